@@ -1,0 +1,27 @@
+"""The Celery application. Messages are wake-ups: any may be lost, doubled or late without harm."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fleet.settings")
+
+app = Celery("fleet")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+
+@app.on_after_finalize.connect
+def wake_workers(sender: Celery, **kwargs: object) -> None:
+    """Beat wakes each worker to look at PostgreSQL; what is due is decided there."""
+    from django.conf import settings
+
+    for name in (
+        "updates.tasks.tick_campaigns",
+        "updates.tasks.drain_link_events",
+        "updates.tasks.build_due",
+    ):
+        sender.add_periodic_task(settings.TICK_SECONDS, sender.signature(name), name=name)
+    sender.add_periodic_task(3600, sender.signature("devices.tasks.keep_partitions"), name="keep-partitions")

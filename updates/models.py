@@ -1,0 +1,349 @@
+"""What is sent, to whom, when, and whether it may go on."""
+
+from __future__ import annotations
+
+import secrets
+
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+
+from devices.models import HardwareProfile, KnownImage, Node
+from fleet.accounts.models import User
+from fleet.blobs.models import Blob
+from updates.states import (
+    OPEN_STATES,
+    CampaignState,
+    NodeUpdateState,
+    PatchState,
+    VersionState,
+    WaveState,
+)
+
+
+def _random_model_id() -> str:
+    return secrets.token_hex(4)
+
+
+class ModelFamily(models.Model):
+    """A family of versions with one input and output contract."""
+
+    name = models.SlugField(max_length=64, unique=True)
+    model_id = models.CharField(max_length=8, unique=True, default=_random_model_id, help_text="4 bytes in each manifest")
+    task = models.CharField(max_length=16, choices=[("classification", "classification")], default="classification")
+    preprocessing = models.CharField(max_length=64, default="none", help_text="name of what the firmware does to raw data")
+    class_names = models.JSONField(default=list, blank=True)
+    # Field names of updates.pipeline.types.ValidationLimits; what is left out has its default.
+    limits = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name_plural = "model families"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ModelVersion(models.Model):
+    """One immutable upload: ONNX, calibration and evaluation data."""
+
+    family = models.ForeignKey(ModelFamily, on_delete=models.PROTECT, related_name="versions")
+    name = models.CharField(max_length=32, validators=[RegexValidator(r"^[0-9A-Za-z][0-9A-Za-z.+_-]*$")])
+    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 over the digests of the three files")
+    onnx = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="+")
+    calibration = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="+")
+    evaluation = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="+")
+    state = models.CharField(max_length=16, choices=VersionState.choices, default=VersionState.UPLOADED)
+    stage = models.CharField(max_length=16, blank=True)
+    progress_percent = models.PositiveSmallIntegerField(default=0)
+    # Why it was refused: stage, code, field, message, fix.
+    refusal = models.JSONField(null=True, blank=True)
+    tools = models.JSONField(default=dict, blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    uploaded_by = models.CharField(max_length=150, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    built_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["id"], name="version_to_build", condition=Q(state__in=["uploaded", "building"])),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["family", "name"], name="version_name_once_a_family"),
+            models.CheckConstraint(condition=Q(state__in=VersionState.values), name="version_state_is_known"),
+            models.CheckConstraint(
+                condition=~Q(state="refused") | Q(refusal__isnull=False), name="version_refusal_has_a_reason"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.name}"
+
+
+class ModelImage(models.Model):
+    """The exact bytes of a model slot, built from a version for a target class."""
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="images")
+    runtime = models.CharField(max_length=16)
+    precision = models.CharField(max_length=16)
+    granularity = models.CharField(max_length=24)
+    alignment = models.PositiveSmallIntegerField()
+    known = models.OneToOneField(KnownImage, on_delete=models.PROTECT, related_name="image", db_column="digest")
+    blob = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="+")
+    size = models.PositiveIntegerField(help_text="bytes")
+    arena_bytes = models.PositiveIntegerField(help_text="bisected minimum")
+    operators = models.JSONField()
+    io_hash = models.CharField(max_length=8)
+    self_test_digest = models.CharField(max_length=16)
+    facts = models.JSONField(default=dict, help_text="shapes, types and scales of input and output")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["version", "runtime", "precision", "granularity", "alignment"], name="image_once_a_target_class"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.precision} ({self.size} B)"
+
+    @property
+    def digest(self) -> str:
+        return str(self.known_id)
+
+
+class Fit(models.Model):
+    """Whether an image runs on a profile, with the numbers and the reasons."""
+
+    image = models.ForeignKey(ModelImage, on_delete=models.CASCADE, related_name="fits")
+    profile = models.ForeignKey(HardwareProfile, on_delete=models.CASCADE, related_name="fits")
+    fits = models.BooleanField()
+    numbers = models.JSONField()
+    reasons = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["image", "profile"], name="fit_once")]
+
+    def __str__(self) -> str:
+        return f"{self.image} on {self.profile}: {'fits' if self.fits else 'does not fit'}"
+
+
+class ValidationReport(models.Model):
+    """fp32 against the exact quantized image, slice by slice."""
+
+    image = models.OneToOneField(ModelImage, on_delete=models.CASCADE, related_name="validation")
+    verdict = models.CharField(
+        max_length=16, choices=[("passed", "passed"), ("failed", "failed"), ("inconclusive", "inconclusive")]
+    )
+    slices = models.JSONField()
+    reasons = models.JSONField(default=list)
+
+    def __str__(self) -> str:
+        return f"{self.image}: {self.verdict}"
+
+
+class Patch(models.Model):
+    """The bytes that turn a base image into a target image; built once a pair, decoded back and compared."""
+
+    base = models.ForeignKey(ModelImage, on_delete=models.CASCADE, related_name="patches_from")
+    target = models.ForeignKey(ModelImage, on_delete=models.CASCADE, related_name="patches_to")
+    state = models.CharField(max_length=16, choices=PatchState.choices, default=PatchState.WAITING)
+    codec = models.PositiveSmallIntegerField(null=True, help_text="number of the codec as in the manifest")
+    blob = models.ForeignKey(Blob, on_delete=models.PROTECT, null=True, related_name="+")
+    build_ms = models.PositiveIntegerField(null=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True)
+    failure = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "patches"
+        indexes = [models.Index(fields=["id"], name="patch_to_build", condition=Q(state="waiting"))]
+        constraints = [
+            models.UniqueConstraint(fields=["base", "target"], name="patch_once_a_pair"),
+            models.CheckConstraint(condition=~Q(base=models.F("target")), name="patch_between_two_images"),
+            models.CheckConstraint(
+                condition=~Q(state="ready") | Q(blob__isnull=False, codec__isnull=False), name="patch_ready_has_bytes"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.base.version} to {self.target.version}: {self.state}"
+
+
+class CampaignKind(models.TextChoices):
+    UPDATE = "update", "update"
+    ROLLBACK = "rollback", "rollback"
+
+
+class Campaign(models.Model):
+    """A rollout of one version, or the rollback of another campaign."""
+
+    name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=16, choices=CampaignKind.choices, default=CampaignKind.UPDATE)
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="campaigns", null=True)
+    reverts = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="rollbacks")
+    node_filter = models.TextField(blank=True, help_text="filter language; empty means every node")
+    state = models.CharField(max_length=16, choices=CampaignState.choices, default=CampaignState.DRAFT)
+    # One sentence: why it stands as it does.
+    reason = models.TextField(blank=True)
+    # Field names of updates.campaigns.gates.GatePolicy.
+    gate = models.JSONField(default=dict, blank=True)
+    offer_timeout_s = models.PositiveIntegerField(default=3 * 24 * 3600, help_text="fleet seconds until silent")
+    progress_timeout_s = models.PositiveIntegerField(default=24 * 3600, help_text="fleet seconds without progress")
+    starts_at = models.DateTimeField(null=True, blank=True)
+    plan = models.JSONField(default=dict, help_text="what will happen, as computed before approval")
+    plan_hash = models.CharField(max_length=64, blank=True)
+    approved_hash = models.CharField(max_length=64, blank=True)
+    # Stable: which wave a node is in depends on this and on the node alone.
+    salt = models.CharField(max_length=32)
+    # Manifest sequence: from one database sequence, so that a later assignment always has the higher one.
+    sequence = models.PositiveBigIntegerField(unique=True)
+    # 16 secret bytes; a node that is shown them goes back. Sealed with the key in settings.
+    revert_preimage_sealed = models.BinaryField()
+    idempotency_key = models.CharField(max_length=64, unique=True, null=True, blank=True)
+    created_by = models.CharField(max_length=150)
+    approved_by = models.CharField(max_length=150, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["id"], name="campaign_alive", condition=Q(state__in=["scheduled", "running"])),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=CampaignState.values), name="campaign_state_is_known"),
+            models.CheckConstraint(
+                condition=Q(kind="update", version__isnull=False, reverts__isnull=True)
+                | Q(kind="rollback", reverts__isnull=False),
+                name="campaign_has_an_aim",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="draft") | Q(state="aborted") | Q(approved_hash=models.F("plan_hash")),
+                name="campaign_runs_as_approved",
+            ),
+            # Rolling back twice at once would reveal one secret for two assignments.
+            models.UniqueConstraint(
+                fields=["reverts"],
+                condition=Q(state__in=["draft", "scheduled", "running", "paused", "halted"]),
+                name="one_live_rollback_a_campaign",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Wave(models.Model):
+    """A stage of a campaign. `percent` is cumulative: 100 closes the last wave."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="waves")
+    index = models.PositiveSmallIntegerField()
+    percent = models.FloatField(validators=[MinValueValidator(0.0), MaxValueValidator(100.0)])
+    soak_s = models.PositiveIntegerField(default=0, help_text="fleet seconds")
+    state = models.CharField(max_length=16, choices=WaveState.choices, default=WaveState.WAITING)
+    opened_at = models.DateTimeField(null=True)
+    soak_until = models.DateTimeField(null=True)
+    # The newest decision with its numbers: verdict, reason, samples, failures, interval, limit.
+    verdict = models.JSONField(null=True)
+
+    class Meta:
+        ordering = ["campaign", "index"]
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "index"], name="wave_index_once"),
+            models.CheckConstraint(condition=Q(percent__gt=0, percent__lte=100), name="wave_percent_in_range"),
+            models.CheckConstraint(condition=Q(state__in=WaveState.values), name="wave_state_is_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"wave {self.index + 1} of {self.campaign}"
+
+
+class Method(models.TextChoices):
+    PATCH = "patch", "patch, else full image"
+    COMMAND = "command", "revert command"
+
+
+class NodeUpdate(models.Model):
+    """One node in one campaign."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="node_updates", db_index=False)
+    wave = models.ForeignKey(Wave, on_delete=models.CASCADE, related_name="node_updates", db_index=False)
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="node_updates")
+    image = models.ForeignKey(ModelImage, on_delete=models.PROTECT, related_name="node_updates", null=True)
+    method = models.CharField(max_length=16, choices=Method.choices, default=Method.PATCH)
+    state = models.CharField(max_length=16, choices=NodeUpdateState.choices, default=NodeUpdateState.PLANNED)
+    # Machine-readable; the words for each stand in updates.causes.
+    cause = models.CharField(max_length=64, blank=True)
+    base_digest = models.CharField(max_length=64, blank=True, help_text="what the node held when it was planned")
+    received_bytes = models.PositiveIntegerField(default=0)
+    total_bytes = models.PositiveIntegerField(default=0)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    due_at = models.DateTimeField(null=True, help_text="when silence counts")
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["wave", "state", "id"], name="node_update_by_wave"),
+            models.Index(fields=["campaign", "state", "id"], name="node_update_by_campaign"),
+            models.Index(fields=["image"], name="node_update_by_image"),
+            models.Index(fields=["campaign", "due_at"], name="node_update_due", condition=Q(state__in=OPEN_STATES)),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "node"], name="node_once_a_campaign"),
+            models.UniqueConstraint(fields=["node"], condition=Q(state__in=OPEN_STATES), name="one_open_update_a_node"),
+            models.CheckConstraint(condition=Q(state__in=NodeUpdateState.values), name="node_update_state_is_known"),
+            models.CheckConstraint(
+                condition=~Q(state__in=["failed", "rejected", "silent", "reverted", "skipped", "cancelled"]) | ~Q(cause=""),
+                name="node_update_end_has_a_cause",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node_id} in {self.campaign_id}: {self.state}"
+
+
+class Tally(models.Model):
+    """How many node updates of a wave are in a state. Written in the transaction of each transition; gates read it."""
+
+    wave = models.ForeignKey(Wave, on_delete=models.CASCADE, related_name="tallies", db_index=False)
+    state = models.CharField(max_length=16, choices=NodeUpdateState.choices)
+    count = models.IntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["wave", "state"], name="tally_once"),
+            models.CheckConstraint(condition=Q(count__gte=0), name="tally_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.wave_id} {self.state}: {self.count}"
+
+
+class UpdateEvent(models.Model):
+    """Each transition, in the transaction that made it. Partitioned by month on `at` (key: id, at)."""
+
+    id = models.BigAutoField(primary_key=True)
+    at = models.DateTimeField()
+    campaign = models.ForeignKey(Campaign, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+", db_index=False)
+    node = models.ForeignKey(Node, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+", db_index=False)
+    node_update_id = models.BigIntegerField()
+    from_state = models.CharField(max_length=16, blank=True)
+    to_state = models.CharField(max_length=16)
+    cause = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["campaign", "-id"], name="update_event_by_campaign"),
+            models.Index(fields=["node", "-id"], name="update_event_by_node"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.from_state} to {self.to_state}"
+
