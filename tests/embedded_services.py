@@ -11,7 +11,7 @@ import pytest
 
 from fleet.embedded.services import start_services
 
-# At import, not in a fixture: Django's settings read the addresses, and pytest-django loads them early.
+# At import, by `-p` in pyproject.toml: pytest-django reads the settings before any conftest.py is loaded.
 _var = Path(tempfile.mkdtemp(prefix="modelfleet-tests-"))
 _services = start_services(_var, durable=False)
 os.environ.update(_services.environment())
