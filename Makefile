@@ -1,0 +1,48 @@
+# Everything a newcomer types. `make help` lists it.
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+REQUIREMENTS := requirements.txt requirements-dev.txt requirements-convert.txt
+# The stamp's name is the hash of what it stands for: changed pins install again, a touched file does not.
+STAMP := .venv/installed-$(shell cat $(REQUIREMENTS) | sha256sum | cut -c1-16)
+PIN := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras
+.PHONY: help demo test test-long lint bench pins agent
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): | .venv/bin/python
+	$(BIN)/pip install --quiet --require-hashes -r requirements.txt -r requirements-dev.txt
+	$(BIN)/pip install --quiet --no-deps --ignore-requires-python --require-hashes -r requirements-convert.txt
+	rm -f .venv/installed-*
+	touch $@
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+agent: $(STAMP)
+	$(BIN)/python -m devices.agent.build
+
+demo: agent ## Start everything and watch a campaign: make demo ARGS="--headless --nodes 300 --json"
+	$(BIN)/python manage.py demo $(ARGS)
+
+test: agent ## Run the tests (under 8 minutes)
+	$(BIN)/pytest -m "not long" $(ARGS)
+
+test-long: agent ## Run fuzzing, kill storms and scale (under 25 minutes)
+	$(BIN)/pytest -m long $(ARGS)
+
+lint: agent ## Check style, types, import rules, migrations and the OpenAPI snapshot
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+	$(BIN)/python -m fleet.embedded run -- $(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python -m fleet.embedded run -- $(BIN)/python manage.py openapi --check
+
+bench: agent ## Run one benchmark: make bench NAME=engine [N=10000] [JSON=out.json]
+	$(BIN)/python -m fleet.embedded run -- $(BIN)/python -m tests.benchmarks $(NAME) $(if $(N),--n $(N)) $(if $(JSON),--json $(JSON))
+
+pins: $(STAMP) ## Compile requirements*.in into hashed pins
+	$(PIN) --allow-unsafe --output-file=requirements.txt requirements.in
+	$(PIN) --allow-unsafe --output-file=requirements-dev.txt requirements-dev.in

@@ -1,0 +1,23 @@
+"""Runs the whole suite against embedded services unless DATABASE_URL and REDIS_URL name others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from fleet.embedded.services import start_services
+
+# At import, by `-p` in pyproject.toml: pytest-django reads the settings before any conftest.py is loaded.
+_var = Path(tempfile.mkdtemp(prefix="modelfleet-tests-"))
+_services = start_services(_var, durable=False)
+os.environ.update(_services.environment())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _services.stop()
+    shutil.rmtree(_var)
