@@ -150,8 +150,11 @@ def decode_health(data: bytes) -> HealthReport:
         inferences = reader.integer("inferences", 0, _UINT32_MAX)
         classes = reader.array("class counts", 0, CLASSES_MAX)
         counts = tuple(reader.integer("class count", 0, _UINT32_MAX) for _ in range(classes))
-        names = ("low confidence", "out of bounds", "fallbacks", "shadow disagreements", "deadline misses")
-        events = [reader.integer(name, 0, _UINT32_MAX) for name in names]
+        low_confidence = reader.integer("low confidence", 0, _UINT32_MAX)
+        out_of_bounds = reader.integer("out of bounds", 0, _UINT32_MAX)
+        fallbacks = reader.integer("fallbacks", 0, _UINT32_MAX)
+        disagreements = reader.integer("shadow disagreements", 0, _UINT32_MAX)
+        misses = reader.integer("deadline misses", 0, _UINT32_MAX)
         p99 = reader.integer("p99 latency", 0, _UINT32_MAX)
         resets = reader.integer("resets", 0, _UINT32_MAX)
         rate = reader.integer("sample-rate error", -(1 << 31), (1 << 31) - 1)
@@ -160,7 +163,20 @@ def decode_health(data: bytes) -> HealthReport:
         reader.end("health report")
     except CborError as error:
         raise WireError(str(error)) from error
-    return HealthReport(active_prefix, inferences, counts, *events, p99, resets, rate, battery)
+    return HealthReport(
+        active_prefix,
+        inferences,
+        counts,
+        low_confidence,
+        out_of_bounds,
+        fallbacks,
+        disagreements,
+        misses,
+        p99,
+        resets,
+        rate,
+        battery,
+    )
 
 
 def split_health(report: HealthReport, *, report_id: int, part_bytes: int) -> list[bytes]:

@@ -78,7 +78,8 @@ mf_cause mf_agent_boot(mf_agent *agent, const mf_port *port, const mf_config *co
         record->image[standby(agent)].size = 0;
         return enter(agent, MF_FAILED, MF_BAD_DIGEST);
     }
-    return MF_NONE;
+    /* intact again: an earlier read of the slot failed */
+    return record->state == (uint8_t)MF_FALLBACK ? enter(agent, MF_IDLE, MF_NONE) : MF_NONE;
 }
 
 static mf_cause judge(const mf_agent *agent, const mf_manifest *manifest) {
@@ -117,6 +118,7 @@ mf_cause mf_agent_begin(mf_agent *agent, const uint8_t *signed_bytes, size_t cou
     agent->written = 0;
     image->size = 0;
     record->can_revert = 0;
+    record->tries = 0;
     record->sequence = manifest.sequence;
     cause = enter(agent, MF_RECEIVING, MF_NONE);
     if (cause == MF_NONE && agent->port->erase(agent->port->context, standby(agent)) != 0)
