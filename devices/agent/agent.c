@@ -5,7 +5,11 @@
 static int standby(const mf_agent *agent) { return 1 - (int)agent->record.active; }
 
 static mf_cause store(mf_agent *agent) {
-    return mf_journal_store(agent->port, &agent->record) == 0 ? MF_NONE : MF_FLASH_FAILURE;
+    mf_record last;
+    if (mf_journal_store(agent->port, &agent->record) == 0) return MF_NONE;
+    /* Back to what is written: going on from a state that a reset would forget could tear the last good record next. */
+    if (mf_journal_load(agent->port, &last) == 0) agent->record = last;
+    return MF_FLASH_FAILURE;
 }
 
 static mf_cause enter(mf_agent *agent, mf_state state, mf_cause cause) {

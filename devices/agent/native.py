@@ -108,7 +108,7 @@ class Agent:
         factory_size: int | None = None,
         reset_cause: str = "rebooted",
     ) -> None:
-        """With factory_size the node is new and slot 0 holds an image of that size; otherwise it boots from the journal.
+        """With factory_size the node is new and slot 0 holds an image of that size; else it boots from the journal.
 
         `class_hash`: 4 bytes. `public_keys`: 1 or 2 of 32 bytes. `codecs`: what the firmware decodes. The outcome of
         the boot is in `boot_cause`. Raises ValueError for wrong lengths.
