@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from fleet.embedded.services import running
-from fleet.embedded.urls import database_settings
+from fleet.embedded.urls import broker_url, database_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(os.environ.get("MODELFLEET_VAR", BASE_DIR / "var"))
@@ -138,7 +138,8 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
-CELERY_BROKER_URL = _service_url("REDIS_URL", "redis_url")
+_redis_url = _service_url("REDIS_URL", "redis_url")
+CELERY_BROKER_URL = broker_url(_redis_url) if _redis_url else ""
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True

@@ -1,0 +1,10 @@
+"""The composition root: the one place that sees every app's addresses."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+]
