@@ -25,7 +25,7 @@ MEMORY_LIMIT_BYTES = 2 * 1024**3
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _KILL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG, prctl(2)
 # One thread each: a build must not depend on the number of cores, and each thread costs address space.
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
 
 Stage = Callable[[Path, dict[str, Any]], dict[str, Any]]
 
