@@ -127,12 +127,10 @@ def export(model: torch.nn.Module, path: Path) -> None:
 def save_unsupported(path: Path, model: torch.nn.Sequential) -> None:
     """A variant that keeps only the time steps with much movement: how many depends on the data (NonZero), so neither
     its memory nor its time has a bound, and the pipeline must refuse it."""
-    linear = model[-1]
-    assert isinstance(linear, torch.nn.Linear)
     weights = {
         "threshold": np.asarray(1.0, np.float32),
-        "spread": np.repeat(linear.weight.detach().numpy()[:, :6].T, 1, axis=1).copy(),
-        "bias": linear.bias.detach().numpy(),
+        "spread": model[-1].weight.detach().numpy()[:, :6].T.copy(),
+        "bias": model[-1].bias.detach().numpy(),
         "steps_shape": np.asarray([6, -1], np.int64),
         "flat": np.asarray([-1], np.int64),
     }

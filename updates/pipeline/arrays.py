@@ -1,7 +1,8 @@
 """Reads uploaded .npz files without trusting them: no pickles, and no allocation before the sizes are proved.
 
-A .npz is a zip of .npy members (NumPy enhancement proposal 1). Both the zip directory and the .npy header declare sizes;
-they must agree with each other and with a limit before any array is made, and reading stops at the declared size.
+A .npz is a zip of .npy members (NumPy enhancement proposal 1). Both the zip directory and the .npy header declare
+sizes; they must agree with each other and with a limit before any array is made, and reading stops at the
+declared size.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 import math
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,9 +73,11 @@ def read_npz(
                 name = member.filename.removesuffix(".npy")
                 if not _NAME.fullmatch(name) or not member.filename.endswith(".npy") or name in arrays:
                     raise _refuse(
-                        "wrong_name", f"{field}: {name[:80]}", "this array name is unknown or doubled",
+                        "wrong_name",
+                        f"{field}: {name[:80]}",
+                        "this array name is unknown or doubled",
                         "name the arrays inputs and labels, and further slices inputs.<slice> and labels.<slice>",
-                    )  # fmt: skip
+                    )
                 with archive.open(member) as stream:
                     # One byte more than declared would prove the directory a liar; never read beyond that.
                     content = stream.read(member.file_size + 1)
@@ -93,8 +97,8 @@ def read_npz(
         RuntimeError,
         OSError,
         ValueError,
-        zipfile.zlib.error,
-    ) as error:  # type: ignore[attr-defined]
+        zlib.error,
+    ) as error:
         raise _refuse(
             "not_npz", field, f"it is not a readable .npz file ({error})", "write it with numpy.savez_compressed"
         ) from error

@@ -49,9 +49,12 @@ def build(request: BuildRequest, report_progress: Callable[[str, float], None]) 
     for field, upload in (("calibration", request.calibration), ("evaluation", request.evaluation)):
         if len(upload) > MAXIMUM_UPLOAD_BYTES:
             raise Refused(
-                stage="arrays", code="too_large", field=field,
-                message=f"{len(upload)} bytes exceed the limit of {MAXIMUM_UPLOAD_BYTES}", fix="use fewer samples",
-            )  # fmt: skip
+                stage="arrays",
+                code="too_large",
+                field=field,
+                message=f"{len(upload)} bytes exceed the limit of {MAXIMUM_UPLOAD_BYTES}",
+                fix="use fewer samples",
+            )
     for target in request.targets:
         check_target(target)
     total = 2 + _STAGES_PER_TARGET * len(request.targets)

@@ -54,9 +54,11 @@ def check(data: bytes) -> tuple[bytes, dict[str, Any]]:
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
         raise _refuse(
-            "inputs_outputs", "graph", f"it has {len(inputs)} inputs and {len(graph.output)} outputs, one of each is supported",
+            "inputs_outputs",
+            "graph",
+            f"it has {len(inputs)} inputs and {len(graph.output)} outputs, one of each is supported",
             "export the model with one input and one output",
-        )  # fmt: skip
+        )
     _fix_batch(inputs[0])
     _fix_batch(graph.output[0])
     if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
@@ -114,8 +116,11 @@ def _check_initializer(tensor: onnx.TensorProto) -> None:
         elements *= size
     if elements > MAXIMUM_ELEMENTS or min(tensor.dims, default=0) < 0:
         raise _refuse(
-            "too_large", tensor.name, f"it declares {elements} values, the limit is {MAXIMUM_ELEMENTS}", "upload a model for microcontrollers"
-        )  # fmt: skip
+            "too_large",
+            tensor.name,
+            f"it declares {elements} values, the limit is {MAXIMUM_ELEMENTS}",
+            "upload a model for microcontrollers",
+        )
     try:
         values = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:

@@ -51,11 +51,23 @@ def run(
     environment = kept | _ONE_THREAD | {"PYTHONPATH": str(_REPOSITORY), "PYTHONHASHSEED": "0", "TMPDIR": str(directory)}
     with (directory / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "updates.pipeline.child", function, str(directory), str(memory_limit_bytes),
-             str(int(time_limit_s) + 1), str(os.getpid())],
-            cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+            [
+                sys.executable,
+                "-m",
+                "updates.pipeline.child",
+                function,
+                str(directory),
+                str(memory_limit_bytes),
+                str(int(time_limit_s) + 1),
+                str(os.getpid()),
+            ],
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             status = process.wait(timeout=time_limit_s)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""ONNX to float TFLite by onnx2tf's own flatbuffer writer, proved against onnxruntime before anything is built on it."""
+"""ONNX to float TFLite by onnx2tf's own flatbuffer writer, proved against onnxruntime at once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from updates.pipeline import post_pass
 from updates.pipeline.types import Refused
 
 Floats = npt.NDArray[np.float32]
@@ -100,7 +101,7 @@ def find_layout(onnx_model: bytes, tflite_model: bytes, inputs: Floats) -> tuple
 
 
 def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Child: checked.onnx -> float.tflite, and the layouts. onnx2tf is a grandchild: it is for its command line only."""
+    """Child: checked.onnx -> float.tflite, and the layouts. onnx2tf is a grandchild."""
     output = directory / "converted"
     command = [sys.executable, "-m", "onnx2tf", "-i", str(directory / "checked.onnx"), "-o", str(output), "-n"]
     converted = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -108,6 +109,7 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     if converted.returncode != 0 or not model_path.exists():
         raise _refusal(converted.stdout + converted.stderr, arguments["operators"])
     model = model_path.read_bytes()
+    post_pass.check_operators(model, stage="convert")
     inputs = np.load(directory / "calibration.npy", mmap_mode="r")
     input_order, output_order, agreement = find_layout(
         (directory / "checked.onnx").read_bytes(), model, np.asarray(inputs[:_PROBES])

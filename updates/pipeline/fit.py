@@ -45,13 +45,13 @@ def fit(
         )
     if arena_bytes > limit:
         reasons.append(
-            f"The arena needs {arena_bytes} bytes, {limit} are allowed ({profile.arena_fraction:.0%} of {sram} bytes of "
-            f"SRAM less {reserved} reserved): make the largest layers {arena_bytes - limit} bytes smaller."
+            f"The arena needs {arena_bytes} bytes, {limit} are allowed ({profile.arena_fraction:.0%} of {sram} bytes "
+            f"of SRAM less {reserved} reserved): make the largest layers {arena_bytes - limit} bytes smaller."
         )
     if firmware_arena_bytes is not None and arena_bytes > firmware_arena_bytes:
         reasons.append(
-            f"The arena needs {arena_bytes} bytes, the firmware was built with {firmware_arena_bytes}: make the largest "
-            f"layers smaller or ship firmware with an arena of {arena_bytes} bytes."
+            f"The arena needs {arena_bytes} bytes, the firmware was built with {firmware_arena_bytes}: make the "
+            f"largest layers smaller or ship firmware with an arena of {arena_bytes} bytes."
         )
     if alignment % profile.alignment:
         reasons.append(

@@ -82,6 +82,7 @@ def _refusal(image: bytes) -> Refused:
         os.waitpid(pid, 0)
         heard.seek(0)
         said = heard.read().decode(errors="replace").strip()
+    tail = " ".join(said.split())[-300:] or "it crashed"
     missing = _MISSING_OPERATOR.search(said)
     if missing:
         return Refused(
@@ -95,7 +96,7 @@ def _refusal(image: bytes) -> Refused:
         stage="judge",
         code="does_not_run",
         field="image",
-        message=f"TFLite Micro cannot run it in {MAXIMUM_ARENA_BYTES} bytes: {' '.join(said.split())[-300:] or 'it crashed'}",
+        message=f"TFLite Micro cannot run it in {MAXIMUM_ARENA_BYTES} bytes: {tail}",
         fix="make the model smaller or plainer",
     )
 
@@ -127,9 +128,12 @@ def facts(image: bytes) -> dict[str, Any]:
     for side, details in (("input", trial.get_input_details(0)), ("output", trial.get_output_details(0))):
         if details["dtype"] is not np.int8:
             raise Refused(
-                stage="judge", code="not_integer", field=side, message=f"the {side} is {details['dtype'].__name__}, not int8",
+                stage="judge",
+                code="not_integer",
+                field=side,
+                message=f"the {side} is {details['dtype'].__name__}, not int8",
                 fix="report this with the model attached",
-            )  # fmt: skip
+            )
         found[f"{side}_shape"] = [int(size) for size in details["shape"]]
         found[f"{side}_type"] = "int8"
         found[f"{side}_scale"], found[f"{side}_zero_point"] = _quantization(details)

@@ -38,7 +38,8 @@ def operator_name(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     if code.customCode:
         return str(code.customCode.decode(errors="replace"))
-    return _OPERATOR_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    name: str = _OPERATOR_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    return name
 
 
 def operators(data: bytes) -> tuple[str, ...]:
@@ -112,33 +113,46 @@ def strip(model: Any) -> None:
             tensor.buffer = moved[tensor.buffer]
 
 
-def check_operators(model: Any, allowed: frozenset[str] = ALLOWED_OPERATORS) -> None:
-    """Raises Refused (stage post_pass) for an operator off the list, or one that would compute in floating point."""
+def _culprits_first(model: Any) -> list[Any]:
+    """A DEQUANTIZE only surrounds an operator that stayed in floating point: name that one, it is what must go."""
+    return sorted(model.subgraphs[0].operators, key=lambda one: operator_name(model, one) in ("DEQUANTIZE", "QUANTIZE"))
+
+
+def check_operators(data: bytes, *, stage: str, allowed: frozenset[str] = ALLOWED_OPERATORS) -> None:
+    """Raises Refused (of the given stage) naming an operator that is off the list."""
+    model = unpack(data)
     if len(model.subgraphs) != 1:
         raise Refused(
-            stage="post_pass", code="control_flow", field="onnx", message=f"it has {len(model.subgraphs)} subgraphs",
+            stage=stage,
+            code="control_flow",
+            field="onnx",
+            message=f"it has {len(model.subgraphs)} subgraphs",
             fix="export it without branches and loops",
-        )  # fmt: skip
-    graph = model.subgraphs[0]
-    # A DEQUANTIZE only surrounds the operator that stayed in floating point: name that one, it is what must go.
-    culprits_first = sorted(graph.operators, key=lambda one: operator_name(model, one) in ("DEQUANTIZE", "QUANTIZE"))
-    for operator in culprits_first:
+        )
+    for operator in _culprits_first(model):
         name = operator_name(model, operator)
         if name not in allowed:
             raise Refused(
-                stage="post_pass",
+                stage=stage,
                 code="unsupported_operator",
                 field=name,
-                message="this operator does not run on integers in TFLite Micro",
+                message="this operator is not among those that the nodes run on int8",
                 fix=f"replace it; allowed are {', '.join(sorted(allowed))}",
             )
+
+
+def check_integer(data: bytes) -> None:
+    """Raises Refused (stage post_pass) naming an operator that would compute in floating point."""
+    model = unpack(data)
+    tensors = model.subgraphs[0].tensors
+    for operator in _culprits_first(model):
         for index in (*operator.inputs, *operator.outputs):
-            if index >= 0 and graph.tensors[index].type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16):
+            if index >= 0 and tensors[index].type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16):
                 raise Refused(
                     stage="post_pass",
                     code="not_integer",
-                    field=name,
-                    message="this operator is left in floating point by the quantizer",
+                    field=operator_name(model, operator),
+                    message="the quantizer leaves this operator in floating point",
                     fix="replace it by operators that quantize to int8",
                 )
 
@@ -152,12 +166,16 @@ def post_pass(data: bytes, *, alignment: int, directory: Path) -> bytes:
 
     if alignment not in _ALIGNMENTS:
         raise Refused(
-            stage="post_pass", code="unsupported_alignment", field="targets.alignment",
-            message=f"{alignment} bytes cannot be reached", fix="use 16",
-        )  # fmt: skip
+            stage="post_pass",
+            code="unsupported_alignment",
+            field="targets.alignment",
+            message=f"{alignment} bytes cannot be reached",
+            fix="use 16",
+        )
+    check_integer(data)
+    check_operators(data, stage="post_pass")
     model = unpack(data)
     inline_buffers(model, data)
-    check_operators(model)
     strip(model)
     source, sink = directory / "packed.tflite", directory / "aligned.tflite"
     source.write_bytes(pack(model))
@@ -184,10 +202,12 @@ def _check_result(data: bytes, alignment: int) -> None:
     outside = [index for index, buffer in enumerate(unpack(data).buffers) if buffer.offset and buffer.offset > 1]
     if outside or misaligned_buffers(data, alignment):
         raise Refused(
-            stage="post_pass", code="layout", field="image",
+            stage="post_pass",
+            code="layout",
+            field="image",
             message=f"weights lie outside the flatbuffer ({outside}) or off {alignment} bytes",
             fix="report this with the model attached",
-        )  # fmt: skip
+        )
 
 
 def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Float TFLite to int8 by ai-edge-quantizer, with a minimum and maximum of our own and fully connected layers per tensor."""
+"""Float TFLite to int8 by ai-edge-quantizer, on true ranges and with fully connected layers per tensor."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ def check_target(target: TargetClass) -> None:
         given = getattr(target, name)
         if given != wanted:
             raise Refused(
-                stage="quantize", code="unsupported_target", field=f"targets.{name}",
-                message=f"{given!r} is not built", fix=f"use {wanted!r}",
-            )  # fmt: skip
+                stage="quantize",
+                code="unsupported_target",
+                field=f"targets.{name}",
+                message=f"{given!r} is not built",
+                fix=f"use {wanted!r}",
+            )
 
 
 def quantize(model: bytes, inputs: npt.NDArray[np.float32]) -> bytes:
@@ -38,9 +41,11 @@ def quantize(model: bytes, inputs: npt.NDArray[np.float32]) -> bytes:
     from ai_edge_quantizer.utils import qsv_utils
 
     interpreter = Interpreter(
-        model_content=model, num_threads=1,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_REF, experimental_preserve_all_tensors=True,
-    )  # fmt: skip
+        model_content=model,
+        num_threads=1,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+        experimental_preserve_all_tensors=True,
+    )
     interpreter.allocate_tensors()
     signatures = interpreter.get_signature_list()
     signature = next(iter(signatures))

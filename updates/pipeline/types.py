@@ -173,7 +173,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """`fits` and `reports` are keyed by image digest; `tools` names each tool that touched the bytes and its version."""
+    """`fits` and `reports` are keyed by image digest; `tools` are the versions of what touched the bytes."""
 
     images: tuple[Image, ...]
     fits: dict[str, tuple[Fit, ...]]

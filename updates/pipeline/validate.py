@@ -53,11 +53,24 @@ def compare(
         wanted = labels.reshape(fp32.shape)
         errors = _rms(fp32 - wanted), _rms(int8 - wanted)
     return SliceResult(
-        name=name, verdict=_verdict(failed, thin), n=n, accuracy_fp32=None, accuracy_int8=None,
-        error_fp32=errors[0], error_int8=errors[1], agreement=None, sqnr_db=noise, worst_class=None, worst_class_n=None,
-        worst_recall_fp32=None, worst_recall_int8=None, worst_recall_interval=None, confusion_fp32=(), confusion_int8=(),
+        name=name,
+        verdict=_verdict(failed, thin),
+        n=n,
+        accuracy_fp32=None,
+        accuracy_int8=None,
+        error_fp32=errors[0],
+        error_int8=errors[1],
+        agreement=None,
+        sqnr_db=noise,
+        worst_class=None,
+        worst_class_n=None,
+        worst_recall_fp32=None,
+        worst_recall_int8=None,
+        worst_recall_interval=None,
+        confusion_fp32=(),
+        confusion_int8=(),
         reasons=(*failed, *thin),
-    )  # fmt: skip
+    )
 
 
 def _compare_classes(
@@ -99,13 +112,24 @@ def _compare_classes(
     if rare:
         thin.append(f"Too few samples of class {', '.join(rare)}: {limits.minimum_class_samples} of each are needed.")
     return SliceResult(
-        name=name, verdict=_verdict(failed, thin), n=n, accuracy_fp32=accuracy[0], accuracy_int8=accuracy[1],
-        error_fp32=None, error_int8=None, agreement=agreement, sqnr_db=sqnr_db(fp32, int8), worst_class=worst,
-        worst_class_n=int(counts[worst]), worst_recall_fp32=float(hits[0][worst] / counts[worst]),
+        name=name,
+        verdict=_verdict(failed, thin),
+        n=n,
+        accuracy_fp32=accuracy[0],
+        accuracy_int8=accuracy[1],
+        error_fp32=None,
+        error_int8=None,
+        agreement=agreement,
+        sqnr_db=sqnr_db(fp32, int8),
+        worst_class=worst,
+        worst_class_n=int(counts[worst]),
+        worst_recall_fp32=float(hits[0][worst] / counts[worst]),
         worst_recall_int8=float(hits[1][worst] / counts[worst]),
         worst_recall_interval=wilson(int(hits[1][worst]), int(counts[worst])),
-        confusion_fp32=_rows(confusions[0]), confusion_int8=_rows(confusions[1]), reasons=(*failed, *thin),
-    )  # fmt: skip
+        confusion_fp32=_rows(confusions[0]),
+        confusion_int8=_rows(confusions[1]),
+        reasons=(*failed, *thin),
+    )
 
 
 def _rows(matrix: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:

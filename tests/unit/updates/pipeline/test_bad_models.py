@@ -135,7 +135,7 @@ def test_an_operator_without_an_integer_kernel_ends_the_build_with_its_name():
 
     refused = build_refusal(model(nodes, convolution_weights()))
 
-    assert (refused.stage, refused.code, refused.field) == ("post_pass", "unsupported_operator", "SIN")
+    assert (refused.stage, refused.code, refused.field) == ("convert", "unsupported_operator", "SIN")
 
 
 def test_an_operator_that_the_converter_lacks_ends_the_build_with_its_name():
@@ -143,10 +143,13 @@ def test_an_operator_that_the_converter_lacks_ends_the_build_with_its_name():
         [helper.make_node("Det", ["x"], ["y"], "determinant")], {}, input_shape=(1, 3, 8, 8), output_shape=(1, 3)
     )
 
-    refused = build_refusal(data, calibration=npz(inputs=np.zeros((4, 3, 8, 8), np.float32)),
-                            evaluation=npz(inputs=np.zeros((4, 3, 8, 8), np.float32)))
+    refused = build_refusal(
+        data,
+        calibration=npz(inputs=np.zeros((4, 3, 8, 8), np.float32)),
+        evaluation=npz(inputs=np.zeros((4, 3, 8, 8), np.float32)),
+    )
 
-    assert (refused.stage, refused.code, refused.field) == ("convert", "unsupported_operator", "Det")
+    assert (refused.stage, refused.code, refused.field) == ("convert", "unsupported_operator", "ONNX_DET")
 
 
 def test_wrong_arrays_end_the_build_with_the_name_of_the_array():

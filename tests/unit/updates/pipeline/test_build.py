@@ -81,7 +81,9 @@ def test_names_and_observed_ranges_are_stripped(image):
     unpacked = post_pass.unpack(image.data)
 
     assert not any(tensor.name for tensor in unpacked.subgraphs[0].tensors)
-    assert not any(tensor.quantization.min is not None for tensor in unpacked.subgraphs[0].tensors if tensor.quantization)
+    assert not any(
+        tensor.quantization.min is not None for tensor in unpacked.subgraphs[0].tensors if tensor.quantization
+    )
     assert not unpacked.signatureDefs
 
 
@@ -194,7 +196,9 @@ def _converted(data: bytes, directory) -> bytes:
 
 def test_weights_outside_the_flatbuffer_come_inside(image):
     moved = post_pass.unpack(image.data)
-    index = max(range(len(moved.buffers)), key=lambda i: len(moved.buffers[i].data) if moved.buffers[i].data is not None else 0)
+    index = max(
+        range(len(moved.buffers)), key=lambda i: len(moved.buffers[i].data) if moved.buffers[i].data is not None else 0
+    )
     weights = bytes(moved.buffers[index].data)
     moved.buffers[index].data = None
     moved.buffers[index].offset, moved.buffers[index].size = 1 << 20, len(weights)
@@ -226,3 +230,10 @@ def test_noise_ratio_of_equal_outputs_is_infinite():
 
     assert sqnr_db(outputs, outputs) == float("inf")
     assert sqnr_db(outputs, outputs * 1.1) == pytest.approx(20, abs=0.01)
+
+
+def test_an_operator_left_in_floating_point_is_named(tmp_path):
+    with pytest.raises(Refused) as caught:
+        post_pass.check_integer(_converted(convolution_model(), tmp_path))
+
+    assert (caught.value.stage, caught.value.code, caught.value.field) == ("post_pass", "not_integer", "CONV_2D")
