@@ -18,7 +18,7 @@ DATA_DEPENDENT = frozenset(
     ("If", "Loop", "Scan", "NonZero", "Unique", "NonMaxSuppression", "Compress", "SequenceMap", "StringSplit")
 )
 # Bounded only where these inputs are constants.
-BOUNDED_BY_INPUT = {"TopK": 1, "Range": 1, "Expand": 1, "Tile": 1, "Reshape": 1, "ConstantOfShape": 0, "OneHot": 1}
+BOUNDED_BY_INPUT = {"TopK": 1, "Range": 1, "Expand": 1, "Tile": 1, "ConstantOfShape": 0, "OneHot": 1}
 _STANDARD_DOMAINS = ("", "ai.onnx")
 MAXIMUM_ELEMENTS = 64 * 1024 * 1024
 
@@ -157,7 +157,7 @@ def _check_nodes(model: onnx.ModelProto) -> None:
             )
         bound_by = BOUNDED_BY_INPUT.get(node.op_type)
         unbounded = bound_by is not None and len(node.input) > bound_by and node.input[bound_by] not in constants
-        if node.op_type in DATA_DEPENDENT or (unbounded and node.op_type != "Reshape"):
+        if node.op_type in DATA_DEPENDENT or unbounded:
             raise _refuse(
                 "data_dependent_operator",
                 named,

@@ -120,10 +120,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def die_with_parent() -> None:
+    """A SIGKILL of the worker leaves no stage behind: each generation asks the kernel to follow its parent."""
+    ctypes.CDLL(None).prctl(_KILL_WHEN_PARENT_DIES, signal.SIGKILL)
+
+
 def main() -> None:
     """The child's side: limits first, then the stage; the result appears whole or not at all."""
     function, directory_name, memory_limit, cpu_limit, parent = sys.argv[1:]
-    ctypes.CDLL(None).prctl(_KILL_WHEN_PARENT_DIES, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != int(parent):
         sys.exit("the parent ended before its child began")
     resource.setrlimit(resource.RLIMIT_AS, (int(memory_limit), int(memory_limit)))

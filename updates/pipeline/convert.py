@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from updates.pipeline import post_pass
+from updates.pipeline import child, post_pass
 from updates.pipeline.types import Refused
 
 Floats = npt.NDArray[np.float32]
@@ -104,7 +104,9 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Child: checked.onnx -> float.tflite, and the layouts. onnx2tf is a grandchild."""
     output = directory / "converted"
     command = [sys.executable, "-m", "onnx2tf", "-i", str(directory / "checked.onnx"), "-o", str(output), "-n"]
-    converted = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    converted = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, preexec_fn=child.die_with_parent
+    )
     model_path = output / "checked_float32.tflite"
     if converted.returncode != 0 or not model_path.exists():
         raise _refusal(converted.stdout + converted.stderr, arguments["operators"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +34,8 @@ def abort(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def refuse(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     raise Refused(stage="judge", code="c", field="f", message="m", fix="x")
+
+
+def wait_forever(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    signal.pause()
+    return {}

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -54,3 +57,34 @@ def test_an_old_result_is_never_taken_for_a_new_one(tmp_path):
     child.run("check", f"{STAGES}:answer", tmp_path, {"question": 1})
 
     assert refusal(tmp_path, "abort").code == "crashed"
+
+
+def test_a_killed_worker_leaves_no_stage_behind(tmp_path):
+    worker = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            (
+                "import sys; from pathlib import Path; from updates.pipeline import child;"
+                f"child.run('judge', '{STAGES}:wait_forever', Path(sys.argv[1]), {{}})"
+            ),
+            str(tmp_path),
+        ],
+        cwd=Path(__file__).resolve().parents[4],
+    )
+    stage: list[psutil.Process] = []
+    deadline = time.monotonic() + 20
+    while not (stage and _waits(stage[0])):
+        assert time.monotonic() < deadline
+        stage = psutil.Process(worker.pid).children()
+
+    worker.kill()
+    worker.wait()
+
+    _, alive = psutil.wait_procs(stage, timeout=10)
+    assert not alive
+
+
+def _waits(process: psutil.Process) -> bool:
+    """In `wait_forever`, past its limits being set: it sleeps and holds the limit."""
+    return process.status() == psutil.STATUS_SLEEPING and process.rlimit(psutil.RLIMIT_CORE)[0] == 0
