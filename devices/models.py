@@ -6,6 +6,9 @@ reference of a delivery belongs to whoever made it.
 
 from __future__ import annotations
 
+import hashlib
+
+import cbor2
 from django.contrib.postgres.indexes import GinIndex
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -91,6 +94,12 @@ class FirmwareBuild(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def class_hash(self) -> str:
+        """8 hex digits that a manifest must carry for this firmware to take it: runtime, ABI, op set, I/O contract."""
+        items = [self.runtime, self.agent_version, sorted(self.operators), self.io_hash]
+        return hashlib.sha256(cbor2.dumps(items, canonical=True)).hexdigest()[:8]
 
 
 class Node(models.Model):
