@@ -87,9 +87,7 @@ def decide(*, tallies: Mapping[str, int], policy: GatePolicy, ended: bool) -> Ve
             f"limit {policy.maximum_failure_percent:g} %",
         )
     if ended and completed < policy.minimum_sample:
-        return verdict(
-            "hold", f"{completed} updates came to an end; the gate needs {policy.minimum_sample} to decide"
-        )
+        return verdict("hold", f"{completed} updates came to an end; the gate needs {policy.minimum_sample} to decide")
     if ended and silent and 100 * silent / (silent + completed) > policy.maximum_silent_percent:
         return verdict(
             "hold",
