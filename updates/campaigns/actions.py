@@ -10,7 +10,7 @@ from django.db import transaction
 from devices.links import link_for
 from devices.models import LinkKind
 from fleet.audit.models import record
-from updates.campaigns.transitions import move
+from updates.campaigns.transitions import lock, move
 from updates.models import Campaign, Wave
 from updates.states import CAMPAIGN_REACHED_FROM, OPEN_STATES, CampaignState, NodeUpdateState, WaveState
 
@@ -23,6 +23,12 @@ class ActionRefused(Exception):
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(f"{message} {fix}")
         self.message, self.fix = message, fix
+
+
+def locked(campaign_id: int) -> Campaign:
+    """The campaign, alone: after the tick or the batch that works on it now, and before the next."""
+    lock([campaign_id], wait=True)
+    return Campaign.objects.select_for_update().get(pk=campaign_id)
 
 
 def set_state(campaign: Campaign, state: CampaignState, *, reason: str = "", **changes: Any) -> None:
@@ -51,7 +57,7 @@ def _audited(campaign: Campaign, actor: str, action: str, before: str, **more: A
 @transaction.atomic
 def approve(*, campaign_id: int, plan_hash: str, actor: str, now: datetime) -> Campaign:
     """Binds the approval to the plan that was read: another hash means that the plan has changed since."""
-    campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
+    campaign = locked(campaign_id)
     if campaign.state != CampaignState.DRAFT:
         raise ActionRefused(f"{campaign.name} is {campaign.state}, not a draft.", "Only a draft can be approved.")
     if campaign.plan.get("pending_patches"):
@@ -67,7 +73,7 @@ def approve(*, campaign_id: int, plan_hash: str, actor: str, now: datetime) -> C
 @transaction.atomic
 def start(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
     """Now, or at `starts_at` where that is later."""
-    campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
+    campaign = locked(campaign_id)
     before = campaign.state
     if before == CampaignState.DRAFT and campaign.approved_hash != campaign.plan_hash:
         raise ActionRefused(f"The plan of {campaign.name} is not approved.", "Have an approver approve it first.")
@@ -79,7 +85,7 @@ def start(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
 @transaction.atomic
 def pause(*, campaign_id: int, actor: str, now: datetime, reason: str = "") -> Campaign:
     """Stops it at once: no new node is offered anything, and what no node has begun to pull is withdrawn."""
-    campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
+    campaign = locked(campaign_id)
     before = campaign.state
     set_state(campaign, CampaignState.PAUSED, reason=reason or f"Paused by {actor}.")
     withdraw(campaign, now=now, states=[NodeUpdateState.OFFERED])
@@ -90,7 +96,7 @@ def pause(*, campaign_id: int, actor: str, now: datetime, reason: str = "") -> C
 @transaction.atomic
 def resume(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
     """Goes on. A wave that the gate held or halted is accepted as it is, and that is written down."""
-    campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
+    campaign = locked(campaign_id)
     before = campaign.state
     if before == CampaignState.SCHEDULED:
         raise ActionRefused(f"{campaign.name} is scheduled already.", "Wait for its time.")
@@ -107,7 +113,7 @@ def resume(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
 @transaction.atomic
 def abort(*, campaign_id: int, actor: str, now: datetime, reason: str = "") -> Campaign:
     """Ends it for good: what has not ended on a node is withdrawn. Nodes that switched already keep the new image."""
-    campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
+    campaign = locked(campaign_id)
     before = campaign.state
     end(campaign, now=now, reason=reason or f"Aborted by {actor}.", cause="aborted")
     _audited(campaign, actor, "abort", before, reason=reason)

@@ -14,16 +14,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
+from devices.links.base import Recipient
 from django.db import connection, transaction
 from django.db.models import F, Sum
 
 from devices.links import link_for
-from devices.links.base import Recipient
 from fleet.clock import fleet_time
 from updates.campaigns.actions import set_state, withdraw
 from updates.campaigns.bundles import bundles_for, revert_command_for
 from updates.campaigns.gates import GatePolicy, decide
-from updates.campaigns.transitions import move
+from updates.campaigns.transitions import lock, move
 from updates.models import Campaign, Method, NodeUpdate, Patch, Tally, Wave
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState, PatchState, WaveState
 
@@ -34,23 +34,6 @@ def due_campaigns() -> list[int]:
     """Campaigns that a tick may have something to do for."""
     alive = [CampaignState.SCHEDULED, CampaignState.RUNNING]
     return list(Campaign.objects.filter(state__in=alive).order_by("id").values_list("pk", flat=True))
-
-
-def lock(campaign_ids: Sequence[int], *, wait: bool) -> bool:
-    """The campaigns' advisory locks until the transaction ends, in one order everywhere. False where one is taken."""
-    with connection.cursor() as cursor:
-        for campaign_id in sorted(campaign_ids):
-            if wait:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, campaign_id])
-            else:
-                cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [LOCK_SPACE, campaign_id])
-                if not cursor.fetchone()[0]:
-                    return False
-    return True
-
-
-# First half of the two-part advisory key, so that no other use of advisory locks meets ours.
-LOCK_SPACE = 0x6D66
 
 
 @transaction.atomic

@@ -17,12 +17,13 @@ from devices import services as devices
 from devices.models import LinkEvent, LinkEventKind, LinkKind, Node
 from devices.wire import NodeState, StateReport, WireError, decode_state, is_health_part
 from fleet.clock import fleet_time
-from updates.campaigns.engine import hand_over, lock
-from updates.campaigns.transitions import move
+from updates.campaigns.engine import hand_over
+from updates.campaigns.transitions import lock, move
 from updates.models import Method, NodeUpdate
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
 
-BATCH = 1000
+# Small, since a batch holds the locks of its campaigns, and a halt waits for them.
+BATCH = 200
 log = structlog.get_logger(__name__)
 
 REPORTED = {
@@ -69,7 +70,9 @@ def _apply(event: LinkEvent, now: datetime) -> None:
         _holds(event, now)
     elif event.kind == LinkEventKind.REPORT:
         _report(event, now)
-    elif (update := NodeUpdate.objects.filter(pk=event.reference).select_related("campaign").first()) is not None:
+    elif (
+        update := NodeUpdate.objects.filter(pk=event.reference).select_related("campaign", "image").first()
+    ) is not None:
         _delivery(event, update, now)
 
 
@@ -85,16 +88,19 @@ def _delivery(event: LinkEvent, update: NodeUpdate, now: datetime) -> None:
         move([update.pk], NodeUpdateState.STAGED, now=now, due_at=due)
     elif event.kind == LinkEventKind.FAILED:
         if update.method == Method.COMMAND and update.state in OPEN_STATES:
-            _patch_instead(update, now)
+            _after_refused_command(update, now)
         else:
             move([update.pk], NodeUpdateState.FAILED, now=now, cause=event.cause or "failed")
 
 
-def _patch_instead(update: NodeUpdate, now: datetime) -> None:
-    """The node cannot go back by itself: it gets the reverse patch, or the full previous image."""
-    NodeUpdate.objects.filter(pk=update.pk).update(
-        method=Method.PATCH, due_at=now + fleet_time(update.campaign.offer_timeout_s)
-    )
+def _after_refused_command(update: NodeUpdate, now: datetime) -> None:
+    """It is back already, or cannot go back by itself and gets the reverse patch, or the full previous image."""
+    held = Node.objects.values_list("active_digest", flat=True).get(pk=update.node_id)
+    if update.image is not None and held == update.image.digest:
+        move([update.pk], NodeUpdateState.CONFIRMED, now=now)
+        return
+    due = now + fleet_time(update.campaign.offer_timeout_s)
+    NodeUpdate.objects.filter(pk=update.pk).update(method=Method.PATCH, due_at=due)
     hand_over(update.campaign, [update.pk], now=now)
 
 

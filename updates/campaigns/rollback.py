@@ -7,10 +7,10 @@ from datetime import datetime
 from django.db import transaction
 
 from fleet.audit.models import record
-from updates.campaigns.actions import ActionRefused, approve, end, start
+from updates.campaigns.actions import ActionRefused, approve, end, locked, start
 from updates.campaigns.plan import Member, new_campaign, store_plan
 from updates.models import Campaign, CampaignKind, Method, ModelImage, NodeUpdate
-from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
+from updates.states import CampaignState, NodeUpdateState
 
 ENDED = (CampaignState.FINISHED, CampaignState.ABORTED)
 LIVE = [CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.HALTED]
@@ -22,18 +22,12 @@ def roll_back(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
 
     One click: whoever may roll back approves with it. Raises ActionRefused.
     """
-    campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
+    campaign = locked(campaign_id)
     if campaign.kind == CampaignKind.ROLLBACK:
         raise ActionRefused(f"{campaign.name} is itself a rollback.", "Roll the version out again instead.")
     if live := campaign.rollbacks.filter(state__in=LIVE).first():
         raise ActionRefused(f"{live.name} is going on already.", "Watch it, or abort it first.")
-    # Updates on their way may still take hold, so they are sent back too.
-    begun = list(
-        campaign.node_updates.filter(
-            state__in=[*OPEN_STATES, NodeUpdateState.CONFIRMED, NodeUpdateState.SILENT]
-        ).select_related("node", "image")
-    )
-    members = _members(campaign, begun)
+    members = _members(campaign)
     if not members:
         raise ActionRefused(f"No node of {campaign.name} has anything to go back to.", "There is nothing to do.")
     if campaign.state not in ENDED:
@@ -59,31 +53,29 @@ def roll_back(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
     return rollback
 
 
-def _members(campaign: Campaign, begun: list[NodeUpdate]) -> list[Member]:
+def _members(campaign: Campaign) -> list[Member]:
+    """Nodes that run the campaign's image, or still may: a bundle that is whole on the node takes hold by itself."""
+    took_hold = [NodeUpdateState.CONFIRMED, NodeUpdateState.SILENT]
+    on_the_node = [NodeUpdateState.STAGED, NodeUpdateState.TRIAL]
+    begun = campaign.node_updates.filter(state__in=[*took_hold, *on_the_node], image__isnull=False)
     images = ModelImage.objects.select_related("version__family").in_bulk(
-        {update.base_digest for update in begun}, field_name="known_id"
+        set(begun.values_list("base_digest", flat=True)), field_name="known_id"
     )
-    members = []
-    for update in begun:
-        base, node = images.get(update.base_digest), update.node
-        if update.image is None or node.active_digest == update.base_digest and update.state != NodeUpdateState.SILENT:
-            if update.state in (NodeUpdateState.CONFIRMED,) or update.image is None:
-                continue
-        stratum = (node.profile_id, node.link)
-        if base is None:
-            members.append(
-                Member(
-                    node.pk,
-                    node.endpoint,
-                    node.active_digest,
-                    stratum,
-                    None,
-                    "no-previous",
-                    "These nodes held an image that this server never built, so it cannot bring it back.",
-                )
-            )
-            continue
-        intact = node.active_digest == update.image.digest and node.standby_digest[:8] == update.base_digest[:8]
-        method = Method.COMMAND if intact or update.state in OPEN_STATES else Method.PATCH
-        members.append(Member(node.pk, node.endpoint, node.active_digest, stratum, base, method=method))
-    return members
+    return [
+        _member(update, images.get(update.base_digest))
+        for update in begun.select_related("node", "image").order_by("pk")
+        if update.state in on_the_node or update.node.active_digest != update.base_digest
+    ]
+
+
+def _member(update: NodeUpdate, previous: ModelImage | None) -> Member:
+    node, image = update.node, update.image
+    stratum = (node.profile_id, node.link)
+    if previous is None:
+        why = "These nodes held an image that this server never built, so it cannot bring it back."
+        return Member(node.pk, node.endpoint, node.active_digest, stratum, None, "no-previous", why)
+    runs_it = image is not None and node.active_digest == image.digest
+    previous_slot_lost = runs_it and node.standby_digest[:8] != previous.digest[:8]
+    # A node that cannot follow the command says so, and gets the patch then.
+    method = Method.PATCH if previous_slot_lost else Method.COMMAND
+    return Member(node.pk, node.endpoint, node.active_digest, stratum, previous, method=method)

@@ -38,6 +38,23 @@ WHERE t.wave_id = d.wave_id AND t.state = d.state AND t.id IN (SELECT id FROM lo
 """
 
 
+# First half of the two-part advisory key, so that no other use of advisory locks meets ours.
+LOCK_SPACE = 0x6D66
+
+
+def lock(campaign_ids: Sequence[int], *, wait: bool) -> bool:
+    """The campaigns' advisory locks until the transaction ends, in one order everywhere. False where one is taken."""
+    with connection.cursor() as cursor:
+        for campaign_id in sorted(campaign_ids):
+            if wait:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, campaign_id])
+            else:
+                cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [LOCK_SPACE, campaign_id])
+                if not cursor.fetchone()[0]:
+                    return False
+    return True
+
+
 @dataclass(frozen=True)
 class Moved:
     node_update_id: int
