@@ -9,9 +9,27 @@ OPERATORS = ["ADD", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MEAN", "
 
 # The third has too little SRAM for the demo's network: its nodes must be refused by the plan, never updated.
 PROFILES = [
-    {"name": "wristband-m4", "core": "cortex-m4f", "slot_bytes": 65_536, "sram_bytes": 65_536, "reserved_sram_bytes": 40_960},
-    {"name": "pump-m33", "core": "cortex-m33", "slot_bytes": 131_072, "sram_bytes": 262_144, "reserved_sram_bytes": 98_304},
-    {"name": "badge-m0", "core": "cortex-m0+", "slot_bytes": 32_768, "sram_bytes": 16_384, "reserved_sram_bytes": 10_240},
+    {
+        "name": "wristband-m4",
+        "core": "cortex-m4f",
+        "slot_bytes": 65_536,
+        "sram_bytes": 65_536,
+        "reserved_sram_bytes": 40_960,
+    },
+    {
+        "name": "pump-m33",
+        "core": "cortex-m33",
+        "slot_bytes": 131_072,
+        "sram_bytes": 262_144,
+        "reserved_sram_bytes": 98_304,
+    },
+    {
+        "name": "badge-m0",
+        "core": "cortex-m0+",
+        "slot_bytes": 32_768,
+        "sram_bytes": 16_384,
+        "reserved_sram_bytes": 10_240,
+    },
 ]
 PROFILE_SHARES = [0.5, 0.4, 0.1]
 

@@ -8,12 +8,14 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from demo.client import ApiError, Client, wait_until
 from fleet.embedded.services import Services, start_services
-from fleet.embedded.supervisor import Process
+from fleet.embedded.supervisor import Process, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,6 +42,7 @@ class Stage:
         self.web_port = free_port(socket.SOCK_STREAM, 8000)
         self.lwm2m_port = free_port(socket.SOCK_DGRAM, 5683)
         self.services: Services | None = None
+        self.supervisor = Supervisor(logs=var / "log", say=say)
         self.environment: dict[str, str] = {}
 
     @property
@@ -58,6 +61,7 @@ class Stage:
             "PYTHONUNBUFFERED": "1",
         }
         self.manage("migrate", "--verbosity", "0")
+        self.supervisor.start()
 
     def manage(self, *arguments: str, **environment: str) -> str:
         """Output of a management command. Raises CalledProcessError with its error output shown."""
@@ -83,7 +87,18 @@ class Stage:
         for queue in ("campaigns", "links", "pipeline"):
             self._add(
                 f"worker-{queue}",
-                [*celery, "worker", "-Q", queue, "-c", "1", "-n", f"{queue}@demo", "--without-gossip", "--without-mingle"],
+                [
+                    *celery,
+                    "worker",
+                    "-Q",
+                    queue,
+                    "-c",
+                    "1",
+                    "-n",
+                    f"{queue}@demo",
+                    "--without-gossip",
+                    "--without-mingle",
+                ],
             )
         self._add("beat", [*celery, "beat", "--schedule", str(self.var / "celerybeat-schedule")])
         self._add("lwm2m", [sys.executable, "manage.py", "lwm2m"])
@@ -101,11 +116,7 @@ class Stage:
         return state
 
     def _add(self, name: str, command: list[str]) -> None:
-        if self.services is None or self.services.supervisor is None:
-            raise RuntimeError("the stage is not open")
-        self.services.supervisor.add(
-            Process(name=name, command=command, environment=self.environment, directory=ROOT)
-        )
+        self.supervisor.add(Process(name=name, command=command, environment=self.environment, directory=ROOT))
 
     def new_login(self) -> tuple[str, str]:
         """A fresh password for the demo's operator at each start."""
@@ -113,6 +124,24 @@ class Stage:
         self.manage("create_user", "demo", "--role", "admin", MODELFLEET_PASSWORD=password)
         return "demo", password
 
+    def wait_for_web(self, client: Client) -> None:
+        """Until the API answers an authorised request."""
+
+        def answers() -> bool:
+            try:
+                client.get("/profiles")
+            except (OSError, ApiError):
+                return False
+            return True
+
+        wait_until(answers, within_s=60, what=f"an answer of {self.base_url}")
+
+    def wait_for_status(self, state: Path) -> None:
+        """Until the simulator has written what its nodes hold now, not a second ago."""
+        path, called = state / "status.json", time.time()
+        wait_until(lambda: path.stat().st_mtime > called + 0.5, within_s=30, what="the simulator's status")
+
     def close(self) -> None:
+        self.supervisor.stop()
         if self.services is not None:
             self.services.stop()
