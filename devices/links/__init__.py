@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from devices.links.base import Link
 
 
+# Kinds that have an implementation.
+LINKS = ("nbiot",)
+
+
 def link_for(kind: str) -> Link:
     """The link of this LinkKind. Raises ValueError for a kind that has none yet."""
     # Imported when asked for: the links need models, which are not there while the apps load.
