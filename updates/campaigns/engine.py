@@ -143,9 +143,7 @@ def _offer_batch(campaign: Campaign, wave: Wave, now: datetime) -> None:
 
 def _patches_pending(campaign: Campaign) -> bool:
     """Whether a patch of this campaign is still waiting. Building gives up after a few attempts, so this ends."""
-    bases = campaign.node_updates.exclude(base_digest="").values("base_digest").distinct()
-    images = campaign.node_updates.exclude(image=None).values("image").distinct()
-    return Patch.objects.filter(state=PatchState.WAITING, target__in=images, base__known__in=bases).exists()
+    return Patch.objects.filter(state=PatchState.WAITING, pk__in=campaign.plan["patches"]).exists()
 
 
 def _hand_over_again(campaign: Campaign, now: datetime) -> None:

@@ -153,8 +153,7 @@ def store_plan(*, campaign: Campaign, members: list[Member], waves: Sequence[Map
         )
     except (ValueError, TypeError, KeyError) as error:
         raise PlanRefused("waves", f"{error}.", "Give each wave a percent and a soak_s.") from error
-    _ask_for_patches(reached)
-    campaign.plan = {"members": _members_digest(members, index_of)}
+    campaign.plan = {"members": _members_digest(members, index_of), "patches": _ask_for_patches(reached)}
     campaign.save()
     rows = Wave.objects.bulk_create(
         Wave(campaign=campaign, index=index, percent=float(wave["percent"]), soak_s=int(wave.get("soak_s", 0)))
@@ -174,14 +173,16 @@ def _members_digest(members: list[Member], index_of: Mapping[int, int]) -> str:
     return digest.hexdigest()
 
 
-def _ask_for_patches(reached: list[Member]) -> None:
-    """Forward and reverse: the way back exists before the first node goes forward."""
+def _ask_for_patches(reached: list[Member]) -> list[int]:
+    """Keys of the patches that the campaign waits for, forward and reverse: the way back exists before the first
+    node goes forward."""
+    wanted = []
     bases = ModelImage.objects.in_bulk({member.base_digest for member in reached} - {""}, field_name="known_id")
     pairs = {(member.base_digest, member.image.digest): member.image for member in reached if member.image}
     for (base_digest, _), target in sorted(pairs.items()):
         if (base := bases.get(base_digest)) is not None and base.pk != target.pk:
-            ensure_patch(base=base, target=target)
-            ensure_patch(base=target, target=base)
+            wanted += [ensure_patch(base=base, target=target).pk, ensure_patch(base=target, target=base).pk]
+    return wanted
 
 
 def _copy_node_updates(
@@ -265,6 +266,7 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
             for wave in waves
         ],
         "members": campaign.plan["members"],
+        "patches": campaign.plan["patches"],
     }
     campaign.plan_hash = hash_of(campaign.plan)
 
