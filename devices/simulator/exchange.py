@@ -105,7 +105,9 @@ class CoapEndpoint:
         kept = self._answers.get(key) if self._deduplicate else None
         if kept is None:
             code, options, payload = self._serve(request)
-            kind, mid = (coap.ACK, request.mid) if request.type == coap.CON else (coap.NON, self._rng.randrange(1 << 16))
+            kind, mid = (
+                (coap.ACK, request.mid) if request.type == coap.CON else (coap.NON, self._rng.randrange(1 << 16))
+            )
             kept = coap.encode(Message(kind, code, mid, request.token, options, payload))
             self._answers[key] = kept
             while len(self._answers) > _ANSWERS_KEPT:
