@@ -57,7 +57,7 @@ def _address(text: str) -> Address:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: must be HOST:PORT ({error})") from error
-    return found[0][4][0], int(port)
+    return str(found[0][4][0]), int(port)
 
 
 if __name__ == "__main__":

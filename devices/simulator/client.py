@@ -55,7 +55,10 @@ class Lwm2mClient:
         self.location = answer.values(coap.LOCATION_PATH)
 
     async def update(self) -> None:
-        """Renew the registration, or register where the server has forgotten it. Raises NoAnswer, RegistrationRefused."""
+        """Renew the registration, or register where the server has forgotten it.
+
+        Raises NoAnswer, RegistrationRefused.
+        """
         if self.location is None:
             await self.register()
             return

@@ -1,7 +1,7 @@
 """CoAP messages (RFC 7252, Block2 of RFC 7959) for simulated nodes.
 
-Own code and not aiocoap: the gateway runs on aiocoap, and a bug must not cancel itself out; and 300 contexts of it would
-each bring their own socket handling, outside of the stand-in network and of simulated time.
+Own code and not aiocoap: the gateway runs on aiocoap, and a bug must not cancel itself out; and 300 contexts of it
+would each bring their own socket handling, outside of the stand-in network and of simulated time.
 """
 
 from __future__ import annotations

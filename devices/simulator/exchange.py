@@ -1,4 +1,4 @@
-"""CoAP exchanges of one node: confirmable requests with retransmission, answers, duplicates (RFC 7252, 4.2-4.5, 5.2)."""
+"""CoAP exchanges of one node: confirmable requests, retransmission, answers, duplicates (RFC 7252, 4.2-4.5, 5.2)."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Firmware:
     # Resources
 
     def read(self, path: str) -> Value | None:
-        return {
+        values: dict[str, Value] = {
             "/5/0/1": self.download.uri,
             "/5/0/3": self.memory.package_state,
             "/5/0/5": self.memory.package_result,
@@ -135,7 +135,8 @@ class Firmware:
             "/26241/0/1": bytes.fromhex(self.standby_digest),
             "/26241/0/2": self.state_report(),
             "/26241/0/4": self.spec.firmware_build,
-        }.get(path)
+        }
+        return values.get(path)
 
     def write(self, path: str, value: bytes) -> int:
         if path == "/5/0/1":

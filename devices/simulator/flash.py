@@ -68,7 +68,7 @@ class FileFlash(Flash):
 
 
 def make_flash(path: Path, slot_size: int, image: bytes) -> None:
-    """A flash file as it leaves the factory: `image` in slot 0, the rest erased. Raises FlashMismatch for a large image."""
+    """A flash file fresh from the factory: `image` in slot 0, the rest erased. Raises FlashMismatch."""
     if len(image) > slot_size:
         raise FlashMismatch(f"active image: {len(image)} bytes, the slot has {slot_size}")
     erased = 2 * slot_size + 2 * RECORD_BYTES - len(image)

@@ -37,7 +37,7 @@ class Fleet:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`. A node whose task fails ends the run with its exception: that is a defect of the simulator."""
         tasks = [asyncio.create_task(node.run(), name=name) for name, node in self.nodes.items()]
-        stopping = asyncio.create_task(stop.wait())
+        stopping = asyncio.ensure_future(stop.wait())
         try:
             while not stop.is_set():
                 self.write_status()
@@ -46,7 +46,8 @@ class Fleet:
                     if task.done():
                         task.result()
         finally:
-            for task in (*tasks, stopping):
+            stopping.cancel()
+            for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for node in self.nodes.values():

@@ -1,4 +1,4 @@
-"""The health report of a node, in the bytes of docs/wire-contract.md, counted from inferences that it would have made."""
+"""The health report of a node in the bytes of docs/wire-contract.md, counted from inferences that it would make."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ class SpecInvalid(ValueError):
 class NodeSpec:
     """One node. `active`: SHA-256 of the image that it leaves the factory with, in hex.
 
-    Behaviours: `wrong-base` is `normal` (its `active` is not what the server believes); `failing-self-test` computes wrong
-    numbers, so it reverts; `reboot` resets once in mid-download; `liar` reports an update that it never made; `silent`
-    goes for good when it is offered an update; `never` never comes.
+    Behaviours: `wrong-base` is `normal` (its `active` is not what the server believes); `failing-self-test` computes
+    wrong numbers, so it reverts; `reboot` resets once in mid-download; `liar` reports an update that it never made;
+    `silent` goes for good when it is offered an update; `never` never comes.
     """
 
     endpoint: str
