@@ -87,10 +87,8 @@ def decode_payload(codec: int, base: bytes, payload: bytes, target_size: int) ->
     extra = _decompress(payload[diff_start + diff_size :], target_size)
     if len(control) % _CONTROL_BYTES:
         raise PayloadInvalid("control block: not a whole number of entries")
-    numbers = [_signed(control[at : at + 8]) for at in range(0, len(control), 8)]
-    entries = [(numbers[at], numbers[at + 1], numbers[at + 2]) for at in range(0, len(numbers), 3)]
     try:
-        return bytes(bsdiff4.core.patch(base, target_size, entries, diff, extra))
+        return bytes(bsdiff4.core.patch(base, target_size, control, diff, extra))
     except ValueError as error:
         raise PayloadInvalid(f"control block: {error}") from error
 
@@ -105,9 +103,3 @@ def _decompress(block: bytes, limit: int) -> bytes:
     if not decompressor.eof and len(data) < limit:
         raise PayloadInvalid("block: truncated")
     return data
-
-
-def _signed(eight: bytes) -> int:
-    """BSDIFF40 integers: little-endian magnitude, sign in the top bit."""
-    value = int.from_bytes(eight, "little")
-    return value if value < 1 << 63 else (1 << 63) - value
