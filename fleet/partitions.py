@@ -52,9 +52,7 @@ def drop_expired_partitions(*, now: datetime, keep_days: int) -> list[str]:
     dropped = []
     with connection.cursor() as cursor:
         for table in TABLES:
-            cursor.execute(
-                "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass", [table]
-            )
+            cursor.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass", [table])
             for (name,) in cursor.fetchall():
                 suffix = name.removeprefix(f"{table}_")
                 if suffix.isdigit() and _month_after(datetime.strptime(suffix, "%Y%m").date()) <= oldest:
