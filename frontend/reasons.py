@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from frontend import words
 from frontend.selectors import NodePage
 from frontend.templatetags.fleet_format import format_bytes, format_time
+from updates import causes
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def why(page: NodePage) -> Reason:
         return _without_campaign(page, runs)
     name = update.campaign.name
     target = str(update.campaign.version or f"the image from before {update.campaign.reverts}")
-    cause = words.cause(update.cause) if update.cause else ""
+    cause = causes.sentence(update.cause) if update.cause else ""
     asleep = "The node takes it when it next wakes; a node asleep is not a failure."
     match update.state:
         case "planned":
@@ -57,23 +57,26 @@ def why(page: NodePage) -> Reason:
         case "confirmed":
             return Reason("confirmed", f"Updated: the node confirmed that it runs {target}.", f"By {name}.")
         case "rejected":
-            return Reason("rejected", f"Not updated: the node rejected {target}, because {cause}.", f"It kept {runs}.")
+            return Reason(
+                "rejected", f"Not updated: the node rejected {target} and kept what it has.", f"{cause} It runs {runs}."
+            )
         case "failed":
-            return Reason("failed", f"Not updated: {target} failed on the node, because {cause}.", f"It runs {runs}.")
+            return Reason("failed", f"Not updated: {target} failed on the node.", f"{cause} It runs {runs}.")
         case "reverted":
-            return Reason("reverted", f"Not updated: the node went back from {target}: {cause}.", f"It runs {runs}.")
+            return Reason("reverted", f"Not updated: the node went back from {target}.", f"{cause} It runs {runs}.")
         case "silent":
             return Reason(
                 "silent",
-                f"Not updated: nothing was heard of the node since it was offered {target}.",
-                f"Cause: {cause}. A report from it resumes the update by itself.",
+                f"Not updated: the node was offered {target} and fell silent.",
+                f"{cause} A report from it resumes the update by itself.",
             )
         case "skipped":
+            fit = " ".join(page.misfit.reasons) if page.misfit else ""
             return Reason(
-                "skipped", f"Not updated: {name} left the node out, because of this: {cause}.", f"It runs {runs}."
+                "skipped", f"Not updated: {name} left this node out. {cause}", f"{fit} It runs {runs}.".strip()
             )
         case _:
-            return Reason("cancelled", f"Not updated: the update in {name} was cancelled: {cause}.", f"It runs {runs}.")
+            return Reason("cancelled", f"Not updated: its update in {name} was cancelled.", f"{cause} It runs {runs}.")
 
 
 def _without_campaign(page: NodePage, runs: str) -> Reason:
@@ -131,7 +134,7 @@ def chain(page: NodePage) -> list[Step]:
             event.to_state,
             format_time(event.at),
             event.to_state.capitalize(),
-            words.cause(event.cause) if event.cause else "",
+            causes.sentence(event.cause) if event.cause else "",
         )
         for event in reversed(page.update_events)
     ]

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db.models import (
     Count,
     DateTimeField,
@@ -22,15 +21,16 @@ from django.db.models.functions import Coalesce, Greatest, Least
 
 from devices.models import HardwareProfile, LinkEvent, LinkEventKind, Node, NodePresence, UnknownEndpoint
 from devices.wire import WireError, decode_state, is_health_part
-from frontend import words
 from frontend.svg import MemoryBar, Segment, lane
+from fleet.clock import fleet_time
+from updates import causes
 from updates import selectors as updates
 from updates.models import Campaign, ModelImage, NodeUpdate, UpdateEvent
 
 PAGE = 50
 # A node is silent after 3 of its own intervals, within 48 h and 30 d of fleet time (docs: default policies).
 SILENT_INTERVALS = 3
-SILENT_AT_LEAST, SILENT_AT_MOST = timedelta(hours=48), timedelta(days=30)
+SILENT_AT_LEAST_S, SILENT_AT_MOST_S = 48 * 3600, 30 * 24 * 3600
 
 
 def silent(*, now: datetime) -> QuerySet[NodePresence]:
@@ -38,10 +38,7 @@ def silent(*, now: datetime) -> QuerySet[NodePresence]:
     own = ExpressionWrapper(
         Coalesce(F("report_interval_s"), 0.0) * Value(timedelta(seconds=SILENT_INTERVALS)), output_field=DurationField()
     )
-    scale = settings.TIME_SCALE
-    patience = Greatest(
-        Least(own, Value(SILENT_AT_MOST / scale), output_field=DurationField()), Value(SILENT_AT_LEAST / scale)
-    )
+    patience = Greatest(Least(own, Value(fleet_time(SILENT_AT_MOST_S))), Value(fleet_time(SILENT_AT_LEAST_S)))
     deadline = ExpressionWrapper(F("last_seen_at") + patience, output_field=DateTimeField())
     return NodePresence.objects.annotate(deadline=deadline).filter(deadline__lt=now)
 
@@ -330,7 +327,7 @@ def _timeline(node: Node, events: list[UpdateEvent], *, limit: int = 40) -> list
             event.at,
             event.to_state,
             f"{event.campaign.name}: {event.to_state}",
-            words.cause(event.cause) if event.cause else "",
+            causes.sentence(event.cause) if event.cause else "",
             event.campaign_id,
         )
         for event in events
@@ -339,7 +336,7 @@ def _timeline(node: Node, events: list[UpdateEvent], *, limit: int = 40) -> list
 
 
 def _link_moment(event: LinkEvent) -> Moment:
-    detail = words.cause(event.cause) if event.cause else ""
+    detail = causes.sentence(event.cause) if event.cause else ""
     if event.kind == LinkEventKind.REPORT:
         return Moment(event.at, "link", "Node reported", _report_words(bytes(event.payload or b"")))
     if event.kind == LinkEventKind.HOLDS:
@@ -355,5 +352,5 @@ def _report_words(payload: bytes) -> str:
         report = decode_state(payload)
     except WireError as error:
         return f"unreadable: {error}"
-    cause = "" if report.cause == 0 else f", {words.cause(report.cause.label)}"
-    return f"{report.state.name.lower()}{cause}; runs {report.active_prefix.hex()}"
+    cause = "" if report.cause == 0 else f" {causes.sentence(report.cause.label)}"
+    return f"State {report.state.name.lower()}, runs {report.active_prefix.hex()}.{cause}"

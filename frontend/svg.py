@@ -157,7 +157,7 @@ class ConfusionRow:
 def confusion(
     matrix: Sequence[Sequence[int]], names: Sequence[str], before: Sequence[Sequence[int]] | None = None
 ) -> list[ConfusionRow]:
-    """Rows of true classes by columns of decisions; the shade is the share of its row, the change is against `before`."""
+    """Rows of true classes by columns of decisions; shaded by the share of the row; the change is against `before`."""
     rows = []
     for index, counts in enumerate(matrix):
         total = sum(counts)

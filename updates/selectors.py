@@ -121,13 +121,12 @@ def received_bytes(campaign_id: int) -> dict[str, int]:
 
 
 def rollback_reach(campaign_id: int) -> dict[str, int]:
-    """How many nodes run the campaign's image, and how many of those still hold in standby what they had before."""
-    intact = ~Q(base_digest="") & (
-        Q(node__standby_digest=F("base_digest")) | Q(node__standby_digest=Left("base_digest", 8))
-    )
-    return NodeUpdate.objects.filter(campaign_id=campaign_id, state=S.CONFIRMED).aggregate(
-        nodes=Count("id"), by_command=Count("id", filter=intact)
-    )
+    """How many nodes run the campaign's image or still may, and how many of those hold in standby what they had before."""
+    begun = NodeUpdate.objects.filter(
+        campaign_id=campaign_id, state__in=[S.CONFIRMED, S.SILENT, S.STAGED, S.TRIAL], image__isnull=False
+    ).exclude(state__in=[S.CONFIRMED, S.SILENT], node__active_digest=F("base_digest"))
+    intact = ~Q(base_digest="") & Q(node__standby_digest__startswith=Left("base_digest", 8))
+    return begun.aggregate(nodes=Count("id"), by_command=Count("id", filter=intact))
 
 
 def newest_updates(node_ids: Sequence[int]) -> dict[int, NodeUpdate]:

@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from frontend import words
+from updates import causes
 
 register = template.Library()
 
@@ -117,7 +117,7 @@ def format_time(at: datetime) -> str:
 
 register.filter("bytes", format_bytes)
 register.filter("duration", format_duration)
-register.filter("cause", words.cause)
+register.filter("cause", causes.sentence)
 
 
 @register.filter
