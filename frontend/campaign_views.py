@@ -47,7 +47,7 @@ def campaigns(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @signed_in
 def new(request: HttpRequest) -> HttpResponse:
-    from updates.campaigns import plan as planning  # noqa: PLC0415
+    from updates.campaigns import plan as planning
 
     demand(request, Role.OPERATOR)
     form = CampaignForm(request.POST or None, initial={"version": request.GET.get("version")})
@@ -114,7 +114,7 @@ def campaign(request: HttpRequest, campaign_id: int) -> HttpResponse:
 @signed_in
 def halt(request: HttpRequest, campaign_id: int) -> HttpResponse:
     """One click, no question: stopping is always safe."""
-    from updates.campaigns import actions  # noqa: PLC0415
+    from updates.campaigns import actions
 
     demand(request, Role.OPERATOR)
     found = _campaign(campaign_id)
@@ -139,7 +139,7 @@ class Action:
 
 def _run(name: str) -> Callable[[Campaign, HttpRequest, datetime], Campaign]:
     def run(campaign: Campaign, request: HttpRequest, now: datetime) -> Campaign:
-        from updates.campaigns import actions, rollback  # noqa: PLC0415
+        from updates.campaigns import actions, rollback
 
         steps: dict[str, Callable[..., Campaign]] = {
             "start": actions.start,
@@ -155,7 +155,7 @@ def _run(name: str) -> Callable[[Campaign, HttpRequest, datetime], Campaign]:
 
 def _approve(campaign: Campaign, request: HttpRequest, now: datetime) -> Campaign:
     """Binds to the hash that the page was shown with, not to the one stored now."""
-    from updates.campaigns import actions  # noqa: PLC0415
+    from updates.campaigns import actions
 
     return actions.approve(
         campaign_id=campaign.pk,
@@ -172,8 +172,10 @@ def _approve_and_start(campaign: Campaign, request: HttpRequest, now: datetime) 
 def _sending(campaign: Campaign) -> list[str]:
     plan = campaign.plan
     lines = [
-        f"{plan['reached']:,} of {plan['nodes']:,} nodes are offered "
-        f"{campaign.version or 'what they ran before'}, in {pages.plural(len(plan['waves']), 'wave')}.",
+        (
+            f"{plan['reached']:,} of {plan['nodes']:,} nodes are offered "
+            f"{campaign.version or 'what they ran before'}, in {pages.plural(len(plan['waves']), 'wave')}."
+        ),
         f"{format_bytes(plan['bytes_sent'])} are sent; full images would be {format_bytes(plan['bytes_full'])}.",
     ]
     if plan["waves"]:
@@ -191,10 +193,14 @@ def _rolling_back(campaign: Campaign) -> list[str]:
     reach = updates.rollback_reach(campaign.pk)
     by_patch = reach["nodes"] - reach["by_command"]
     lines = [
-        f"{pages.plural(reach['nodes'], 'node runs', 'nodes run')} this version or may switch to it soon; "
-        "each goes back to what it ran before.",
-        f"{pages.plural(reach['by_command'], 'node goes', 'nodes go')} back by a command of a few bytes: "
-        "the previous slot is intact.",
+        (
+            f"{pages.plural(reach['nodes'], 'node runs', 'nodes run')} this version or may switch to it soon; "
+            "each goes back to what it ran before."
+        ),
+        (
+            f"{pages.plural(reach['by_command'], 'node goes', 'nodes go')} back by a command of a few bytes: "
+            "the previous slot is intact."
+        ),
         f"{pages.plural(by_patch, 'node needs', 'nodes need')} the reverse patch or the full previous image.",
         "A rollback is a campaign of its own: it can be watched and halted.",
     ]
@@ -253,7 +259,7 @@ ACTIONS = {
 @signed_in
 def act(request: HttpRequest, campaign_id: int, action: str) -> HttpResponse:
     """A page that says what will happen, and its button."""
-    from updates.campaigns import actions  # noqa: PLC0415
+    from updates.campaigns import actions
 
     if (chosen := ACTIONS.get(action)) is None:
         raise Http404(f"No action “{action}”.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from django import forms
@@ -138,8 +139,8 @@ class CampaignForm(_StyledForm):
             percents = [float(part.strip().rstrip("%")) for part in text.split(",")]
         except ValueError:
             raise forms.ValidationError(f"“{text}” is not a list of percents. Write 10, 50, 100.") from None
-        rising = all(low < high for low, high in zip(percents, percents[1:], strict=False))
-        if not rising or not 0 < percents[0] or percents[-1] != 100:
+        rising = all(low < high for low, high in pairwise(percents))
+        if not rising or not percents[0] > 0 or percents[-1] != 100:
             raise forms.ValidationError(f"“{text}” must rise from above 0 to exactly 100. Write 10, 50, 100.")
         return percents
 

@@ -21,8 +21,8 @@ from django.db.models.functions import Coalesce, Greatest, Least
 
 from devices.models import HardwareProfile, LinkEvent, LinkEventKind, Node, NodePresence, UnknownEndpoint
 from devices.wire import WireError, decode_state, is_health_part
-from frontend.svg import MemoryBar, Segment, lane
 from fleet.clock import fleet_time
+from frontend.svg import MemoryBar, Segment, lane
 from updates import causes
 from updates import selectors as updates
 from updates.models import Campaign, ModelImage, NodeUpdate, UpdateEvent

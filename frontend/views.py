@@ -127,7 +127,7 @@ def upload(request: HttpRequest) -> HttpResponse:
 @csrf_protect
 @require_http_methods(["GET", "POST"])
 def _upload(request: HttpRequest) -> HttpResponse:
-    from updates import services  # noqa: PLC0415
+    from updates import services
 
     demand(request, Role.OPERATOR)
     form = UploadForm(request.POST or None, request.FILES or None)

@@ -121,7 +121,7 @@ def received_bytes(campaign_id: int) -> dict[str, int]:
 
 
 def rollback_reach(campaign_id: int) -> dict[str, int]:
-    """How many nodes run the campaign's image or still may, and how many of those hold in standby what they had before."""
+    """How many nodes run the campaign's image or still may, and how many hold in standby what they had before."""
     begun = NodeUpdate.objects.filter(
         campaign_id=campaign_id, state__in=[S.CONFIRMED, S.SILENT, S.STAGED, S.TRIAL], image__isnull=False
     ).exclude(state__in=[S.CONFIRMED, S.SILENT], node__active_digest=F("base_digest"))
