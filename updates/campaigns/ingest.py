@@ -14,6 +14,7 @@ import structlog
 from django.db import transaction
 
 from devices import services as devices
+from devices.health import record_part
 from devices.models import LinkEvent, LinkEventKind, LinkKind, Node
 from devices.wire import NodeState, StateReport, WireError, decode_state, is_health_part
 from fleet.clock import fleet_time
@@ -115,21 +116,20 @@ def _report(event: LinkEvent, now: datetime) -> None:
     data = bytes(event.payload or b"")
     try:
         if is_health_part(data):
-            devices.record_health_part(node_id=event.node_id, part=data, at=event.at)
+            record_part(node_id=event.node_id, at=event.at)
             return
         report = decode_state(data)
     except WireError as error:
         log.warning("report.unreadable", node=event.node_id, event_id=event.pk, error=str(error))
         return
-    devices.record_holdings(
-        holdings=[
-            devices.Holding(
-                node_id=event.node_id,
-                active_digest=report.active_prefix.hex() if any(report.active_prefix) else "",
-                standby_digest=report.standby_prefix.hex() if any(report.standby_prefix) else "",
-            )
-        ]
+    # A success is claimed; on NB-IoT the gateway has just read the whole digest, which says more than the claim.
+    read_instead = event.link == LinkKind.NBIOT and report.state == NodeState.CONFIRMED
+    active = report.active_prefix.hex() if any(report.active_prefix) else ""
+    standby = report.standby_prefix.hex() if any(report.standby_prefix) else ""
+    holding = devices.Holding(
+        node_id=event.node_id, active_digest=None if read_instead else active, standby_digest=standby
     )
+    devices.record_holdings(holdings=[holding])
     update = _speaking_of(event.node_id)
     if update is not None:
         _judge(update, report, now)

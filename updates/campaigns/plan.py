@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from devices.links import link_for
+from devices.links import LINKS, link_for
 from devices.models import FirmwareBuild, HardwareProfile
 from fleet.audit.models import record
 from fleet.sealing import seal
@@ -133,10 +133,11 @@ def _members(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> 
             build = firmware.get(kind.firmware_build_id) if kind.firmware_build_id is not None else None
             choices[kind] = choose(kind=kind, images=images, profile=profiles[kind.profile_id], firmware=build)
         choice, stratum = choices[kind], (kind.profile_id, link)
+        if link not in LINKS:
+            choice = Choice(None, "no-link", f"This installation has no link for {link} nodes.")
         if choice.image is not None and choice.image.digest == active_digest:
-            yield Member(
-                node_id, endpoint, active_digest, stratum, None, "already-current", "These nodes run the image already."
-            )
+            why = "These nodes run the image already."
+            yield Member(node_id, endpoint, active_digest, stratum, None, "already-current", why)
         else:
             yield Member(node_id, endpoint, active_digest, stratum, choice.image, choice.cause, choice.reason)
 
@@ -198,10 +199,8 @@ def _copy_node_updates(
                 state = NodeUpdateState.PLANNED if member.image else NodeUpdateState.SKIPPED
                 counts[wave.pk, str(state)] += 1
                 image_id = member.image.pk if member.image else None
-                copy.write_row(
-                    (campaign.pk, wave.pk, member.node_id, image_id, str(member.method), str(state))
-                    + (member.cause, member.base_digest, 0, 0, 0, now)
-                )
+                row = (campaign.pk, wave.pk, member.node_id, image_id, str(member.method), str(state))
+                copy.write_row((*row, member.cause, member.base_digest, 0, 0, 0, now))
     Tally.objects.bulk_create(
         Tally(wave=wave, state=state, count=counts[wave.pk, state])
         for wave in waves
