@@ -91,7 +91,6 @@ class Session:
     read_state: bool = True
     reports: list[bytes] = field(default_factory=list)  # `confirmed`, waiting for the whole digest
     offered_base: dict[int, str] = field(default_factory=dict)
-    recheck_s: list[float] = field(
         default_factory=list
     )  # pauses before the next reads of the state, after a whole transfer
     visit: asyncio.Task[None] | None = None
