@@ -31,9 +31,9 @@ def delivery_by_token(*, link: LinkKind, token: str) -> Delivery | None:
     )
 
 
-def still_open(*, deliveries: Sequence[int]) -> set[int]:
-    """Which of these deliveries (ids) are open."""
-    return set(Delivery.objects.filter(pk__in=deliveries, state__in=OPEN_DELIVERY).values_list("pk", flat=True))
+def open_bundles(*, deliveries: Sequence[int]) -> dict[int, int | None]:
+    """The open ones of these deliveries (ids), with the bundle (id) that was picked for each."""
+    return dict(Delivery.objects.filter(pk__in=deliveries, state__in=OPEN_DELIVERY).values_list("pk", "bundle_id"))
 
 
 def bundle_for_base(*, offering_id: int, base_digest: str) -> OfferedBundle | None:
