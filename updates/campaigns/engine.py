@@ -14,11 +14,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
-from devices.links.base import Recipient
 from django.db import connection, transaction
 from django.db.models import F, Sum
 
 from devices.links import link_for
+from devices.links.base import Recipient
 from fleet.clock import fleet_time
 from updates.campaigns.actions import set_state, withdraw
 from updates.campaigns.bundles import bundles_for, revert_command_for
