@@ -10,7 +10,7 @@ import secrets
 import socket
 import sys
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 3.0
 
 
 def http_answers(port: int) -> bool:
