@@ -151,8 +151,6 @@ CELERY_TASK_ROUTES = {
     "updates.tasks.drain_*": {"queue": "links"},
     "devices.tasks.*": {"queue": "links"},
 }
-# Messages only wake: an unread one older than a minute says nothing that the next does not say too.
-CELERY_TASK_DEFAULT_EXPIRES = 60
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
 CELERY_BEAT_MAX_LOOP_INTERVAL = 1
 

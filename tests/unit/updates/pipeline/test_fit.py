@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from updates.pipeline.fit import fit
+from updates.pipeline.types import Profile
+
+PROFILE = Profile("p", slot_bytes=1000, sram_bytes=3000, reserved_sram_bytes=1000)  # 70 % of 2000
+
+
+def verdict(**changed: Any):
+    facts = {"image_bytes": 1000, "arena_bytes": 1400, "alignment": 16, "operators": ("CONV_2D",), "profile": PROFILE}
+    return fit(**{**facts, **changed})
+
+
+def test_an_image_at_both_limits_fits():
+    found = verdict()
+
+    assert (found.fits, found.reasons, found.arena_limit_bytes) == (True, (), 1400)
+    assert found.evidence == "tflm-bisected-x86"
+
+
+@pytest.mark.parametrize(
+    ("changed", "numbers"),
+    [
+        ({"image_bytes": 1001}, ("1001", "1000", "1 bytes smaller")),
+        ({"arena_bytes": 1401}, ("1401", "1400", "3000", "1000")),
+        ({"firmware_arena_bytes": 1399}, ("1400", "1399")),
+        ({"alignment": 8}, ("8", "16")),
+        ({"available_operators": frozenset({"ADD"})}, ("CONV_2D",)),
+        ({"runtime": "tvm"}, ("tvm", "tflm")),
+    ],
+)
+def test_one_too_much_is_one_reason_with_its_numbers(changed, numbers):
+    found = verdict(**changed)
+
+    assert not found.fits
+    assert len(found.reasons) == 1
+    assert all(number in found.reasons[0] for number in numbers)
+
+
+def test_a_nodes_own_memory_beats_its_profiles():
+    assert not verdict(overrides={"slot_bytes": 999}).fits
+    assert not verdict(overrides={"sram_bytes": 2999}).fits
+    assert verdict(image_bytes=2000, arena_bytes=2100, overrides={"slot_bytes": 2000, "sram_bytes": 4000}).fits
+
+
+def test_an_unknown_override_is_an_error():
+    with pytest.raises(ValueError, match="sram_byte"):
+        verdict(overrides={"sram_byte": 1})
+
+
+def test_the_firmwares_arena_lowers_the_limit_that_is_shown():
+    assert verdict(arena_bytes=500, firmware_arena_bytes=600).arena_limit_bytes == 600
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_the_limit_is_the_profiles_own_and_never_negative(sram, reserved):
+    profile = Profile("p", sram_bytes=sram, reserved_sram_bytes=reserved)
+    limit = verdict(profile=profile).arena_limit_bytes
+
+    assert limit == profile.arena_limit_bytes >= 0
+    assert verdict(profile=profile, image_bytes=0, arena_bytes=limit).fits
+    assert not verdict(profile=profile, image_bytes=0, arena_bytes=limit + 1).fits

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from updates.pipeline.types import Refused, ValidationLimits
+from updates.pipeline.validate import compare, validate, wilson
+
+LIMITS = ValidationLimits(
+    minimum_samples=100, minimum_class_samples=50, maximum_accuracy_drop=0.02, minimum_agreement=0.95,
+    maximum_class_recall_drop=0.04,
+)  # fmt: skip
+
+
+def outputs(decisions: np.ndarray) -> np.ndarray:
+    return np.eye(2, dtype=np.float32)[decisions]
+
+
+def result(wrong: int, *, n: int = 100, limits: ValidationLimits = LIMITS):
+    """n samples, half of each class; the quantized side gets `wrong` of class 0 wrong."""
+    labels = np.arange(n) % 2
+    decided = labels.copy()
+    decided[np.flatnonzero(labels == 0)[:wrong]] = 1
+    return compare("clean", outputs(labels), outputs(decided), labels, limits)
+
+
+def test_equal_decisions_pass():
+    found = result(0)
+
+    assert (found.verdict, found.agreement, found.accuracy_int8) == ("passed", 1.0, 1.0)
+    assert found.sqnr_db == float("inf")
+
+
+def test_one_wrong_decision_more_flips_the_verdict():
+    assert result(2).verdict == "passed"
+    failed = result(3)
+    assert failed.verdict == "failed"
+    assert any("Accuracy falls from 1.000 to 0.970 (n = 100)" in reason for reason in failed.reasons)
+    assert (failed.worst_class, failed.worst_class_n, failed.worst_recall_int8) == (0, 50, 0.94)
+    assert failed.confusion_int8 == ((47, 3), (0, 50))
+
+
+def test_one_sample_less_is_inconclusive_and_never_passed():
+    limits = ValidationLimits(minimum_samples=100, minimum_class_samples=10)
+
+    assert result(0, n=100, limits=limits).verdict == "passed"
+    few = result(0, n=99, limits=limits)
+    assert few.verdict == "inconclusive"
+    assert "99" in few.reasons[0]
+    assert result(0, n=98, limits=LIMITS).verdict == "inconclusive"
+
+
+def test_a_class_without_enough_samples_is_inconclusive_and_named():
+    labels = np.zeros(100, np.int64)
+
+    found = compare("clean", outputs(labels), outputs(labels), labels, LIMITS)
+
+    assert found.verdict == "inconclusive"
+    assert "class 1 (0)" in found.reasons[0]
+
+
+def test_better_accuracy_does_not_hide_changed_decisions():
+    labels = np.arange(200) % 2
+    before, after = labels.copy(), labels.copy()
+    before[:11] ^= 1
+
+    found = compare("noise", outputs(before), outputs(after), labels, LIMITS)
+
+    assert found.accuracy_int8 > found.accuracy_fp32
+    assert found.verdict == "failed"
+    assert "agree" in found.reasons[0]
+
+
+def test_one_class_that_loses_fails_even_where_accuracy_holds():
+    labels = np.repeat([0, 1], [50, 950])
+    decided = labels.copy()
+    decided[:3] = 1
+
+    found = compare("clean", outputs(labels), outputs(decided), labels, LIMITS)
+
+    assert found.verdict == "failed"
+    assert "Recall of class 0 falls by 0.060 (n = 50)" in found.reasons[0]
+
+
+def test_the_worst_slice_decides():
+    assert validate([result(0), result(3)]).verdict == "failed"
+    assert validate([result(0), result(0, n=50)]).verdict == "inconclusive"
+    assert validate([result(0), result(1)]).verdict == "passed"
+    assert validate([]).verdict == "inconclusive"
+
+
+def test_without_labels_the_noise_decides():
+    signal = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
+
+    assert compare("clean", signal, signal * 1.1, None, LIMITS).verdict == "passed"  # 20 dB
+    assert compare("clean", signal, signal * 1.3, None, LIMITS).verdict == "failed"  # 10 dB
+
+
+def test_float_labels_give_an_error_for_each_side():
+    wanted = np.zeros((100, 1), np.float32)
+
+    found = compare("clean", wanted + 0.3, wanted + 0.4, wanted[:, 0], ValidationLimits(minimum_sqnr_db=5))
+
+    assert (found.error_fp32, found.error_int8) == (pytest.approx(0.3), pytest.approx(0.4))
+
+
+def test_a_label_beyond_the_outputs_is_refused():
+    with pytest.raises(Refused) as caught:
+        compare("hum", outputs(np.zeros(3, np.int64)), outputs(np.zeros(3, np.int64)), np.array([0, 1, 2]), LIMITS)
+
+    assert (caught.value.stage, caught.value.field) == ("validate", "evaluation: labels of hum")
+
+
+def test_wilsons_interval_matches_its_published_values():
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilsons_interval_holds_the_proportion(n, data):
+    successes = data.draw(st.integers(0, n))
+    low, high = wilson(successes, n)
+
+    assert 0 <= low <= successes / n + 1e-12
+    assert successes / n - 1e-12 <= high <= 1

@@ -1,0 +1,68 @@
+"""May this image run on that hardware? Plain arithmetic on measured numbers, callable for one node alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from updates.pipeline.types import Fit, Profile
+
+EVIDENCE = "tflm-bisected-x86"
+
+
+def fit(
+    *,
+    image_bytes: int,
+    arena_bytes: int,
+    alignment: int,
+    operators: tuple[str, ...],
+    profile: Profile,
+    runtime: str = "tflm",
+    overrides: Mapping[str, int] | None = None,
+    available_operators: frozenset[str] | None = None,
+    firmware_arena_bytes: int | None = None,
+) -> Fit:
+    """All sizes in bytes.
+
+    overrides: a node's own slot_bytes, sram_bytes or reserved_sram_bytes; they beat the profile's. available_operators:
+    the firmware's op set; None means not known, and is not judged. firmware_arena_bytes: the arena that the firmware
+    was built with; it cannot grow with a new image, so it bounds the arena besides the profile's limit.
+    Raises ValueError for an unknown override.
+    """
+    own = dict(overrides or {})
+    unknown = own.keys() - {"slot_bytes", "sram_bytes", "reserved_sram_bytes"}
+    if unknown:
+        raise ValueError(f"overrides: {sorted(unknown)} unknown; use slot_bytes, sram_bytes, reserved_sram_bytes")
+    slot = own.get("slot_bytes", profile.slot_bytes)
+    sram = own.get("sram_bytes", profile.sram_bytes)
+    reserved = own.get("reserved_sram_bytes", profile.reserved_sram_bytes)
+    limit = max(0, int((sram - reserved) * profile.arena_fraction))
+    reasons = []
+    if runtime != profile.runtime:
+        reasons.append(f"The image is for {runtime}, the profile runs {profile.runtime}: build for {profile.runtime}.")
+    if image_bytes > slot:
+        reasons.append(
+            f"The image has {image_bytes} bytes, the slot {slot}: make the model {image_bytes - slot} bytes smaller."
+        )
+    if arena_bytes > limit:
+        reasons.append(
+            f"The arena needs {arena_bytes} bytes, {limit} are allowed ({profile.arena_fraction:.0%} of {sram} bytes "
+            f"of SRAM less {reserved} reserved): make the largest layers {arena_bytes - limit} bytes smaller."
+        )
+    if firmware_arena_bytes is not None and arena_bytes > firmware_arena_bytes:
+        reasons.append(
+            f"The arena needs {arena_bytes} bytes, the firmware was built with {firmware_arena_bytes}: make the "
+            f"largest layers smaller or ship firmware with an arena of {arena_bytes} bytes."
+        )
+    if alignment % profile.alignment:
+        reasons.append(
+            f"The image is aligned to {alignment} bytes, the profile needs {profile.alignment}: "
+            f"build for a target class with alignment {profile.alignment}."
+        )
+    missing = sorted(set(operators) - available_operators) if available_operators is not None else []
+    if missing:
+        reasons.append(
+            f"The firmware lacks {len(missing)} of the image's {len(operators)} operators, {', '.join(missing)}: "
+            "register them in the firmware or replace them in the model."
+        )
+    bound = limit if firmware_arena_bytes is None else min(limit, firmware_arena_bytes)
+    return Fit(profile.name, not reasons, image_bytes, slot, arena_bytes, bound, EVIDENCE, tuple(reasons))
