@@ -22,6 +22,7 @@ def wake_workers(sender: Celery, **kwargs: object) -> None:
         "updates.tasks.tick_campaigns",
         "updates.tasks.drain_link_events",
         "updates.tasks.build_due",
+        "updates.tasks.build_patches_due",
     ):
         sender.add_periodic_task(settings.TICK_SECONDS, sender.signature(name), name=name)
     sender.add_periodic_task(3600, sender.signature("devices.tasks.keep_partitions"), name="keep-partitions")

@@ -1,16 +1,16 @@
-"""Wake-ups: each looks at PostgreSQL for what is due, so any may be lost, doubled or late. No retries: the next comes soon."""
+"""Wake-ups: each looks at PostgreSQL for what is due, so any may be lost, doubled or late. None retries: beat does."""
 
 from __future__ import annotations
 
 from celery import shared_task
 from django.utils import timezone
 
-from updates import services
+from updates import builds, services
 
 
 @shared_task
 def build_due() -> None:
-    services.build_due(timezone.now(), limit=1)
+    builds.build_due(timezone.now(), limit=1)
 
 
 @shared_task
