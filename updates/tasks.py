@@ -1,32 +1,18 @@
-"""Wake-ups: each looks at PostgreSQL for what is due, so any may be lost, doubled or late.
-
-No retries: beat sends the next one soon, and what failed is still due then.
-"""
+"""Wake-ups: each looks at PostgreSQL for what is due, so any may be lost, doubled or late. None retries: beat does."""
 
 from __future__ import annotations
 
 from celery import shared_task
 from django.utils import timezone
 
-from updates import services
-from updates.campaigns import work
+from updates import builds, services
 
 
 @shared_task
 def build_due() -> None:
-    services.build_due(timezone.now(), limit=1)
+    builds.build_due(timezone.now(), limit=1)
 
 
 @shared_task
 def build_patches_due() -> None:
     services.build_patches_due(timezone.now(), limit=20)
-
-
-@shared_task
-def tick_campaigns() -> None:
-    work.tick_all(now=timezone.now())
-
-
-@shared_task
-def drain_link_events() -> None:
-    work.drain_all(now=timezone.now())
