@@ -124,7 +124,7 @@ class Stage:
     def kill(self, name: str, number: signal.Signals) -> None:
         """Signals the process of this name, of the product's or of the services."""
         services = self.services.supervisor if self.services else None
-        supervisor = services if services is not None and name in services.names else self.supervisor
+        supervisor = services if services is not None and name in services.names() else self.supervisor
         supervisor.kill(name, number)
 
     def new_login(self) -> tuple[str, str]:
