@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from django.db import transaction
+
 from devices.links.base import FULL_BUNDLE, Recipient
 from devices.models import OPEN_DELIVERY, Delivery, DeliveryState, LinkKind, OfferedBundle, Offering
 from fleet.blobs.models import store
@@ -43,6 +45,7 @@ def command(*, link: LinkKind, command: bytes, nodes: Sequence[Recipient], now: 
     _queue(link, _without_open_delivery(nodes), now, command=command)
 
 
+@transaction.atomic
 def cancel(*, link: LinkKind, references: Sequence[int], now: datetime) -> int:
     """See `Link.cancel`. One statement; rows are locked in key order, as every other writer of deliveries does."""
     locked = (
