@@ -24,7 +24,7 @@ agent: $(STAMP)
 	$(BIN)/python -m devices.agent.build
 
 demo: agent ## Start everything and watch a campaign: make demo ARGS="--headless --nodes 300 --json"
-	$(BIN)/python manage.py demo $(ARGS)
+	$(BIN)/python -m demo $(ARGS)
 
 test: agent ## Run the tests (under 8 minutes)
 	$(BIN)/pytest -m "not long" $(ARGS)

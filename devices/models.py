@@ -6,6 +6,9 @@ reference of a delivery belongs to whoever made it.
 
 from __future__ import annotations
 
+import hashlib
+
+import cbor2
 from django.contrib.postgres.indexes import GinIndex
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -58,8 +61,12 @@ class HardwareProfile(models.Model):
     class Meta:
         ordering = ["name"]
         constraints = [
-            models.CheckConstraint(condition=Q(reserved_sram_bytes__lt=models.F("sram_bytes")), name="profile_sram_left"),
-            models.CheckConstraint(condition=Q(arena_fraction__gt=0, arena_fraction__lte=1), name="profile_arena_fraction"),
+            models.CheckConstraint(
+                condition=Q(reserved_sram_bytes__lt=models.F("sram_bytes")), name="profile_sram_left"
+            ),
+            models.CheckConstraint(
+                condition=Q(arena_fraction__gt=0, arena_fraction__lte=1), name="profile_arena_fraction"
+            ),
             models.CheckConstraint(condition=Q(slot_bytes__gt=0, alignment__gt=0), name="profile_sizes_positive"),
         ]
 
@@ -92,6 +99,12 @@ class FirmwareBuild(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def class_hash(self) -> str:
+        """8 hex digits that a manifest must carry for this firmware to take it: runtime, ABI, op set, I/O contract."""
+        items = [self.runtime, self.agent_version, sorted(self.operators), self.io_hash]
+        return hashlib.sha256(cbor2.dumps(items, canonical=True)).hexdigest()[:8]
+
 
 class Node(models.Model):
     """One microcontroller in the field. Liveness is kept apart, in NodePresence."""
@@ -99,7 +112,9 @@ class Node(models.Model):
     endpoint = models.CharField(max_length=64, unique=True, help_text="LwM2M endpoint name or DevEUI")
     link = models.CharField(max_length=16, choices=LinkKind.choices)
     profile = models.ForeignKey(HardwareProfile, on_delete=models.PROTECT, related_name="nodes")
-    firmware_build = models.ForeignKey(FirmwareBuild, on_delete=models.PROTECT, related_name="nodes", null=True, blank=True)
+    firmware_build = models.ForeignKey(
+        FirmwareBuild, on_delete=models.PROTECT, related_name="nodes", null=True, blank=True
+    )
     site = models.CharField(max_length=64, blank=True)
     labels = models.JSONField(default=dict, blank=True)
     # A node's own values beat its profile's.
@@ -250,11 +265,14 @@ class Delivery(models.Model):
         ]
         constraints = [
             models.CheckConstraint(
-                condition=Q(offering__isnull=False, command__isnull=True) | Q(offering__isnull=True, command__isnull=False),
+                condition=Q(offering__isnull=False, command__isnull=True)
+                | Q(offering__isnull=True, command__isnull=False),
                 name="delivery_is_bundle_or_command",
             ),
             models.CheckConstraint(condition=Q(state__in=DeliveryState.values), name="delivery_state_is_known"),
-            models.UniqueConstraint(fields=["reference"], condition=Q(state__in=OPEN_DELIVERY), name="delivery_open_once"),
+            models.UniqueConstraint(
+                fields=["reference"], condition=Q(state__in=OPEN_DELIVERY), name="delivery_open_once"
+            ),
         ]
 
     def __str__(self) -> str:

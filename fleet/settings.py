@@ -57,6 +57,7 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "django.contrib.postgres",
     "django_htmx",
+    "ninja",
     "fleet.accounts",
     "fleet.audit",
     "fleet.blobs",
@@ -69,6 +70,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "fleet.security.ContentSecurityPolicyMiddleware",
+    "fleet.problems.ProblemMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -151,8 +153,6 @@ CELERY_TASK_ROUTES = {
     "updates.tasks.drain_*": {"queue": "links"},
     "devices.tasks.*": {"queue": "links"},
 }
-# Messages only wake: an unread one older than a minute says nothing that the next does not say too.
-CELERY_TASK_DEFAULT_EXPIRES = 60
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
 CELERY_BEAT_MAX_LOOP_INTERVAL = 1
 

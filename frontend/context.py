@@ -6,7 +6,21 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils import timezone
+
+from fleet.accounts.models import Role
+
+SECTIONS = {"node": "nodes", "campaign": "campaigns", "version": "models", "fleet": "fleet"}
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
-    return {"time_scale": settings.TIME_SCALE}
+    user = getattr(request, "user", None)
+    name = request.resolver_match.url_name or "" if request.resolver_match else ""
+    known = user is not None and user.is_authenticated
+    return {
+        "time_scale": settings.TIME_SCALE,
+        "now": timezone.now(),
+        "section": next((section for prefix, section in SECTIONS.items() if name.startswith(prefix)), ""),
+        "may_operate": known and user.may(Role.OPERATOR),
+        "may_approve": known and user.may(Role.APPROVER),
+    }

@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 
 from devices.models import HardwareProfile, KnownImage
+from devices.services import PrefixClash, register_image
 from fleet.audit.models import record
 from fleet.blobs.models import load, store
 from updates import models
@@ -219,15 +220,16 @@ def _store_image(version: ModelVersion, image: Image) -> ModelImage:
 
 
 def _register_image(digest: str) -> KnownImage:
-    if other := KnownImage.objects.filter(prefix=digest[:8]).exclude(digest=digest).first():
+    try:
+        return register_image(digest)
+    except PrefixClash as clash:
         raise Refused(
             stage="judge",
             code="prefix_taken",
             field="onnx",
-            message=f"its digest begins as that of image {other.digest}, so that reports could not tell them apart",
+            message=str(clash),
             fix="change any weight and upload again",
-        )
-    return KnownImage.objects.get_or_create(digest=digest, defaults={"prefix": digest[:8]})[0]
+        ) from clash
 
 
 def _report_fields(report: ValidationReport) -> dict[str, Any]:

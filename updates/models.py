@@ -9,7 +9,6 @@ from django.db import models
 from django.db.models import Q
 
 from devices.models import HardwareProfile, KnownImage, Node
-from fleet.accounts.models import User
 from fleet.blobs.models import Blob
 from updates.states import (
     OPEN_STATES,
@@ -29,9 +28,13 @@ class ModelFamily(models.Model):
     """A family of versions with one input and output contract."""
 
     name = models.SlugField(max_length=64, unique=True)
-    model_id = models.CharField(max_length=8, unique=True, default=_random_model_id, help_text="4 bytes in each manifest")
+    model_id = models.CharField(
+        max_length=8, unique=True, default=_random_model_id, help_text="4 bytes in each manifest"
+    )
     task = models.CharField(max_length=16, choices=[("classification", "classification")], default="classification")
-    preprocessing = models.CharField(max_length=64, default="none", help_text="name of what the firmware does to raw data")
+    preprocessing = models.CharField(
+        max_length=64, default="none", help_text="name of what the firmware does to raw data"
+    )
     class_names = models.JSONField(default=list, blank=True)
     # Field names of updates.pipeline.types.ValidationLimits; what is left out has its default.
     limits = models.JSONField(default=dict, blank=True)
@@ -300,7 +303,8 @@ class NodeUpdate(models.Model):
             models.UniqueConstraint(fields=["node"], condition=Q(state__in=OPEN_STATES), name="one_open_update_a_node"),
             models.CheckConstraint(condition=Q(state__in=NodeUpdateState.values), name="node_update_state_is_known"),
             models.CheckConstraint(
-                condition=~Q(state__in=["failed", "rejected", "silent", "reverted", "skipped", "cancelled"]) | ~Q(cause=""),
+                condition=~Q(state__in=["failed", "rejected", "silent", "reverted", "skipped", "cancelled"])
+                | ~Q(cause=""),
                 name="node_update_end_has_a_cause",
             ),
         ]
@@ -331,7 +335,9 @@ class UpdateEvent(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     at = models.DateTimeField()
-    campaign = models.ForeignKey(Campaign, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+", db_index=False)
+    campaign = models.ForeignKey(
+        Campaign, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+", db_index=False
+    )
     node = models.ForeignKey(Node, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+", db_index=False)
     node_update_id = models.BigIntegerField()
     from_state = models.CharField(max_length=16, blank=True)
@@ -346,4 +352,3 @@ class UpdateEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.from_state} to {self.to_state}"
-

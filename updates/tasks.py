@@ -1,4 +1,7 @@
-"""Wake-ups: each looks at PostgreSQL for what is due, so any may be lost, doubled or late. None retries: beat does."""
+"""Wake-ups: each looks at PostgreSQL for what is due, so any may be lost, doubled or late.
+
+No retries: beat sends the next one soon, and what failed is still due then.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from updates import builds, services
+from updates.campaigns import work
 
 
 @shared_task
@@ -16,3 +20,13 @@ def build_due() -> None:
 @shared_task
 def build_patches_due() -> None:
     services.build_patches_due(timezone.now(), limit=20)
+
+
+@shared_task
+def tick_campaigns() -> None:
+    work.tick_all(now=timezone.now())
+
+
+@shared_task
+def drain_link_events() -> None:
+    work.drain_all(now=timezone.now())

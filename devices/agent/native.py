@@ -21,6 +21,7 @@ STATES = {
 }
 _CAUSE_NUMBERS = {name: number for number, name in CAUSES.items()}
 WRITE_UNIT: int = _lib.MF_WRITE_UNIT
+RECORD_BYTES: int = _lib.MF_RECORD
 
 
 @dataclass
@@ -201,6 +202,11 @@ class Agent:
         """The slot that decides, None where the heuristic must."""
         slot = int(_lib.mf_agent_running_slot(self._agent))
         return None if slot < 0 else slot
+
+    @property
+    def active_slot(self) -> int:
+        """The slot with the confirmed image; during a trial still the old one."""
+        return int(self._agent.record.active)
 
     def image(self, slot: int) -> bytes:
         """The bytes of the image in a slot; empty where there is none."""

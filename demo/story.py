@@ -1,0 +1,222 @@
+"""What happens in the demo: versions are uploaded, nodes register, a campaign runs, and all of it goes back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from demo.cast import OPERATORS, PROFILES, Actor
+from demo.client import Client, wait_until
+
+MODELS = Path(__file__).parent / "models"
+FAMILY = "imu-exercise"
+# Fleet seconds: at 60x a node wakes each 10 s of the clock.
+WAKE_INTERVAL_S = 600
+OFFER_TIMEOUT_S = 2400
+PROGRESS_TIMEOUT_S = 2400
+WAVES = [{"percent": 5, "soak_s": 300}, {"percent": 30, "soak_s": 300}, {"percent": 100, "soak_s": 0}]
+# A demo fleet is small and has more odd nodes than a real one; the limits say so openly.
+GATE = {"maximum_failure_percent": 5, "maximum_silent_percent": 30, "minimum_sample": 10}
+ENDED = ("finished", "aborted")
+
+
+class Story:
+    def __init__(self, *, client: Client, actors: list[Actor], say: Callable[[str], None]) -> None:
+        self.client, self.actors, self.say = client, actors, say
+        self.versions: dict[str, dict[str, Any]] = {}
+        self.images: dict[str, tuple[str, bytes]] = {}
+
+    def prepare(self) -> None:
+        """Profiles, then three versions: two that pass and one that the pipeline refuses."""
+        for profile in PROFILES:
+            self.client.post("/profiles", profile)
+        for name in ("1.0", "1.1", "unsupported"):
+            self.versions[name] = self._upload(name)
+        for name in self.versions:
+            self._wait_for_verdict(name)
+        if [self.versions[name]["state"] for name in self.versions] != ["ready", "ready", "refused"]:
+            raise RuntimeError(f"versions did not end as they must: {self.versions}")
+        for name in ("1.0", "1.1"):
+            image = self.versions[name]["images"][0]
+            self.images[name] = (image["digest"], self.client.get_bytes(f"/images/{image['digest']}/data"))
+
+    def _upload(self, name: str) -> dict[str, Any]:
+        files = {
+            "onnx": (MODELS / f"imu-{name}.onnx").read_bytes(),
+            "calibration": (MODELS / "imu-calibration.npz").read_bytes(),
+            "evaluation": (MODELS / "imu-evaluation.npz").read_bytes(),
+        }
+        fields = {"family": FAMILY, "name": name, "preprocessing": "imu-standardized-v1"}
+        return dict(self.client.upload("/versions", fields=fields, files=files))
+
+    def _wait_for_verdict(self, name: str) -> None:
+        shown = ""
+
+        def decided() -> bool:
+            nonlocal shown
+            version = self.versions[name] = self.client.get(f"/versions/{self.versions[name]['id']}")
+            progress = f"version {name}: {version['state']} {version['stage']} {version['progress_percent']} %"
+            if progress != shown:
+                self.say(progress)
+                shown = progress
+            return version["state"] in ("ready", "refused")
+
+        wait_until(decided, within_s=180, what=f"a verdict on version {name}")
+        if self.versions[name]["state"] == "refused":
+            self.say(f"  refused: {self.versions[name]['refusal']['message']}")
+
+    def register(self) -> dict[str, Any]:
+        """Firmware and nodes; returns what the simulated network must play."""
+        io_hash = self.versions["1.0"]["images"][0]["io_hash"]
+        firmware = self.client.post(
+            "/firmware-builds", {"name": "imu-firmware-3", "operators": OPERATORS, "io_hash": io_hash}
+        )
+        nodes = [
+            {
+                "endpoint": actor.endpoint,
+                "link": "nbiot",
+                "profile": actor.profile,
+                "firmware_build": firmware["name"],
+                "site": actor.site,
+                "labels": {"behaviour": actor.behaviour},
+            }
+            for actor in self.actors
+        ]
+        for at in range(0, len(nodes), 500):
+            self.client.post("/nodes/bulk", {"nodes": nodes[at : at + 500]})
+        return {"class_hash": firmware["class_hash"]}
+
+    def specification(self, *, class_hash: str, public_key: bytes, directory: Path) -> dict[str, Any]:
+        digest, data = self.images["1.0"]
+        directory.mkdir(parents=True, exist_ok=True)
+        factory = directory / "imu-1.0.tflite"
+        factory.write_bytes(data)
+        # What a node with a wrong base holds: bytes that this server never built.
+        strange = bytes(reversed(data))
+        (directory / "strange.bin").write_bytes(strange)
+        strange_digest = hashlib.sha256(strange).hexdigest()
+        slots = {str(profile["name"]): profile["slot_bytes"] for profile in PROFILES}
+        return {
+            "public_keys": [public_key.hex()],
+            "images": {digest: str(factory), strange_digest: str(directory / "strange.bin")},
+            "nodes": [
+                {
+                    "endpoint": actor.endpoint,
+                    "class_hash": class_hash,
+                    "slot_bytes": slots[actor.profile],
+                    "active": strange_digest if actor.behaviour == "wrong-base" else digest,
+                    "behaviour": actor.behaviour,
+                    "wake_interval_s": WAKE_INTERVAL_S,
+                    "awake_s": 93,
+                    "loss": 0.02 + 0.16 * (index % 10) / 10,
+                    "latency_s": 0.5 + (index % 5) * 0.3,
+                    "lifetime_s": 3600,
+                    "firmware_build": "imu-firmware-3",
+                    "link": "nbiot",
+                }
+                for index, actor in enumerate(self.actors)
+            ],
+        }
+
+    def wait_for_nodes(self) -> None:
+        """Until every node that ever speaks has said what it holds: a plan knows only what nodes reported."""
+        expected = sum(actor.behaviour != "never" for actor in self.actors)
+
+        def spoke() -> bool:
+            known = sum(bool(node["active_digest"]) for node in self._nodes())
+            self.say(f"{known} of {expected} nodes have said what they hold")
+            return known >= expected
+
+        wait_until(spoke, within_s=120, what="a first report of each node", every_s=2)
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        nodes: list[dict[str, Any]] = []
+        after = 0
+        while page := self.client.get(f"/nodes?limit=500&after={after}")["items"]:
+            nodes += page
+            after = page[-1]["id"]
+        return nodes
+
+    def start_campaign(self) -> dict[str, Any]:
+        campaign = self.client.post(
+            "/campaigns",
+            {
+                "name": "IMU 1.1 to all plants",
+                "version": self.versions["1.1"]["id"],
+                "node_filter": "",
+                "waves": WAVES,
+                "gate": GATE,
+                "offer_timeout_s": OFFER_TIMEOUT_S,
+                "progress_timeout_s": PROGRESS_TIMEOUT_S,
+            },
+        )
+        path = f"/campaigns/{campaign['id']}"
+
+        def planned() -> bool:
+            nonlocal campaign
+            campaign = self.client.get(path)
+            return not campaign["plan"]["pending_patches"]
+
+        wait_until(planned, within_s=60, what="the plan's patches")
+        plan = campaign["plan"]
+        self.say(
+            f"plan: {plan['reached']} of {plan['nodes']} nodes, {plan['bytes_sent']} B instead of {plan['bytes_full']} B"
+        )
+        self.client.post(f"{path}/approve", {"plan_hash": campaign["plan_hash"]})
+        self.client.post(f"{path}/start")
+        return dict(self.client.get(path))
+
+    def watch(self, campaign_id: int, *, within_s: float) -> dict[str, Any]:
+        """Shows a line each time the numbers move, until the campaign has ended."""
+        shown, deadline = "", time.monotonic() + within_s
+        while True:
+            campaign = dict(self.client.get(f"/campaigns/{campaign_id}"))
+            states = Counter[str]()
+            for wave in campaign["waves"]:
+                states.update({state: count for state, count in wave["tallies"].items() if count})
+            line = f"{campaign['name']}: {campaign['state']} " + " ".join(f"{k}={v}" for k, v in sorted(states.items()))
+            if line != shown:
+                self.say(line)
+                shown = line
+            if campaign["state"] in ENDED:
+                return campaign
+            if campaign["state"] in ("halted", "paused"):
+                raise RuntimeError(f"the campaign stands: {campaign['reason']}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the campaign did not end within {within_s:.0f} s: {line}")
+            time.sleep(1)
+
+    def node_updates(self, campaign_id: int) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        after = 0
+        while page := self.client.get(f"/campaigns/{campaign_id}/nodes?limit=500&after={after}")["items"]:
+            found |= {update["endpoint"]: update for update in page}
+            after = page[-1]["id"]
+        return found
+
+    def wrong_ends(self, updates: dict[str, dict[str, Any]]) -> list[str]:
+        """Nodes that did not end where their behaviour says they must."""
+        return [
+            f"{actor.endpoint} ({actor.behaviour}) ended {updates[actor.endpoint]['state']} "
+            f"({updates[actor.endpoint]['cause']}), must be {actor.must_end}"
+            for actor in self.actors
+            if updates[actor.endpoint]["state"] != actor.must_end
+        ]
+
+
+def slots(state: Path) -> dict[str, dict[str, Any]]:
+    """What the simulated nodes hold by their own bytes."""
+    return {node["endpoint"]: node for node in json.loads((state / "status.json").read_text())["nodes"]}
+
+
+def wrong_slots(held: dict[str, dict[str, Any]], expected: dict[str, str]) -> list[str]:
+    return [
+        f"{endpoint} holds {held[endpoint]['active'][:12]}, must hold {digest[:12]}"
+        for endpoint, digest in expected.items()
+        if held[endpoint]["active"] != digest
+    ]

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+
+from devices import models
+
+
+class ReadOnly(admin.ModelAdmin):
+    """What links and nodes write is looked at, never edited."""
+
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(models.HardwareProfile)
+class HardwareProfileAdmin(admin.ModelAdmin):
+    list_display = ["name", "core", "runtime", "rtos", "slot_bytes", "sram_bytes", "reserved_sram_bytes"]
+    search_fields = ["name"]
+
+
+@admin.register(models.FirmwareBuild)
+class FirmwareBuildAdmin(admin.ModelAdmin):
+    list_display = ["name", "runtime", "agent_version", "decoder_profile", "io_hash"]
+    search_fields = ["name"]
+
+
+@admin.register(models.Node)
+class NodeAdmin(admin.ModelAdmin):
+    list_display = ["endpoint", "link", "profile", "firmware_build", "site"]
+    list_select_related = ["profile", "firmware_build"]
+    list_filter = ["link", "profile"]
+    search_fields = ["endpoint", "site"]
+    autocomplete_fields = ["profile", "firmware_build"]
+    # Only the node itself says what it holds.
+    readonly_fields = ["active_digest", "standby_digest", "sequence", "created_at"]
+    show_full_result_count = False
+
+
+@admin.register(models.UnknownEndpoint)
+class UnknownEndpointAdmin(ReadOnly):
+    list_display = ["endpoint", "link", "address", "attempts", "last_seen_at"]
+
+
+@admin.register(models.Delivery)
+class DeliveryAdmin(ReadOnly):
+    list_display = ["id", "node", "link", "reference", "state", "bytes_sent", "updated_at"]
+    list_select_related = ["node"]
+    list_filter = ["link", "state"]
+    exclude = ["token"]
+
+
+@admin.register(models.LinkEvent)
+class LinkEventAdmin(ReadOnly):
+    list_display = ["id", "at", "kind", "node", "reference", "cause"]
+    list_select_related = ["node"]
+    list_filter = ["kind"]

@@ -1,0 +1,55 @@
+"""What every link can do, whatever its radio. A link carries opaque bytes and writes down what happened as LinkEvent rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from devices.models import HardwareProfile
+
+FULL_BUNDLE = "*"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What it takes to bring some bytes to one node of a profile, without loss."""
+
+    frames: int  # messages on the air, both directions
+    airtime_s: float  # seconds during which somebody sends
+    hours: float  # from the start of the node's window to the last byte
+    energy_j: float | None  # joules of the node's radio; None where the profile names no energy figure
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """A node, and the number under which whoever asks will recognise it in events."""
+
+    node_id: int
+    reference: int
+
+
+class Link(Protocol):
+    kind: str
+
+    def estimate(self, *, profile: HardwareProfile, size: int) -> Estimate:
+        """For a bundle of `size` bytes."""
+        ...
+
+    def offer(self, *, bundles: Mapping[str, bytes], nodes: Sequence[Recipient], now: datetime) -> None:
+        """Queues for each node the bundle of the base that it will say it runs, when it wakes.
+
+        Keys of `bundles` are base digests (64 hex digits) or "*" for the full image. Runs in the caller's
+        transaction with a fixed number of queries. An open delivery of the same reference is left as it is.
+        Raises ValueError for a key that is neither.
+        """
+        ...
+
+    def command(self, *, command: bytes, nodes: Sequence[Recipient], now: datetime) -> None:
+        """Queues a command of 1..64 bytes; same rules as `offer`. Raises ValueError for another length."""
+        ...
+
+    def cancel(self, *, references: Sequence[int], now: datetime) -> int:
+        """Ends the open deliveries of these references; how many there were."""
+        ...

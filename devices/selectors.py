@@ -1,0 +1,52 @@
+"""Reads of the fleet register."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db.models import QuerySet
+
+from devices.models import OPEN_DELIVERY, Delivery, LinkEvent, LinkEventKind, LinkKind, Node, OfferedBundle
+
+
+def node_by_endpoint(*, link: LinkKind, endpoint: str) -> Node | None:
+    return Node.objects.filter(link=link, endpoint=endpoint).first()
+
+
+def open_deliveries(*, link: LinkKind, nodes: Sequence[int]) -> QuerySet[Delivery]:
+    """What these nodes (ids) still have to get, oldest first; with the node and the bundle that was picked."""
+    return (
+        Delivery.objects.filter(link=link, node_id__in=nodes, state__in=OPEN_DELIVERY)
+        .select_related("node", "bundle")
+        .order_by("node_id", "pk")
+    )
+
+
+def delivery_by_token(*, link: LinkKind, token: str) -> Delivery | None:
+    """The delivery that may be pulled with this token; None once it is closed or where nothing was picked yet."""
+    return (
+        Delivery.objects.filter(link=link, token=token, state__in=OPEN_DELIVERY, bundle__isnull=False)
+        .select_related("bundle")
+        .first()
+    )
+
+
+def open_bundles(*, deliveries: Sequence[int]) -> dict[int, int | None]:
+    """The open ones of these deliveries (ids), with the bundle (id) that was picked for each."""
+    return dict(Delivery.objects.filter(pk__in=deliveries, state__in=OPEN_DELIVERY).values_list("pk", "bundle_id"))
+
+
+def bundle_for_base(*, offering_id: int, base_digest: str) -> OfferedBundle | None:
+    """The bundle for exactly this base, else the full image, else None."""
+    bundles = OfferedBundle.objects.filter(offering_id=offering_id, base_digest__in=[base_digest, ""])
+    return bundles.order_by("-base_digest").first()
+
+
+def base_last_offered_to(*, node_id: int, delivery_id: int) -> str | None:
+    """The base that the node said it runs when this delivery was last offered to it; None before that."""
+    return (
+        LinkEvent.objects.filter(node_id=node_id, delivery_id=delivery_id, kind=LinkEventKind.OFFERED)
+        .order_by("-id")
+        .values_list("digest", flat=True)
+        .first()
+    )

@@ -1,0 +1,105 @@
+"""The package on the node: the download area, and the payload decoders of the firmware."""
+
+from __future__ import annotations
+
+import bz2
+import os
+from pathlib import Path
+
+import bsdiff4.core
+
+_HEADER_BYTES, _CONTROL_BYTES = 32, 24
+
+
+class PayloadInvalid(ValueError):
+    """The payload does not decode."""
+
+
+class DownloadArea:
+    """What has been pulled of the package, kept over a reset: the address on the first line, then the bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.uri = ""
+        self.data = bytearray()
+        if path.exists():
+            uri, _, data = path.read_bytes().partition(b"\n")
+            self.uri, self.data = uri.decode(), bytearray(data)
+
+    def begin(self, uri: str) -> None:
+        """Empty the area for the package at `uri`."""
+        self.uri = uri
+        self.data.clear()
+        replace(self._path, uri.encode() + b"\n")
+
+    def append(self, data: bytes) -> None:
+        with self._path.open("ab") as file:
+            file.write(data)
+        self.data += data
+
+    def truncate(self, size: int) -> None:
+        """Keep the first `size` bytes only."""
+        kept = bytes(self.data[:size])
+        self.begin(self.uri)
+        self.append(kept)
+
+    def clear(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self.uri = ""
+        self.data.clear()
+
+    @property
+    def manifest(self) -> bytes | None:
+        """The signed manifest once it is whole."""
+        end = self._payload_start
+        return None if end is None or len(self.data) < end else bytes(self.data[2:end])
+
+    @property
+    def payload(self) -> bytes:
+        return bytes(self.data[self._payload_start :])
+
+    @property
+    def _payload_start(self) -> int | None:
+        return None if len(self.data) < 2 else 2 + int.from_bytes(self.data[:2], "big")
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file in one step: a reader, or a start after a kill, sees the old or the new bytes."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)  # noqa: PTH105  # the same as Path.replace, said at module level
+
+
+def decode_payload(codec: int, base: bytes, payload: bytes, target_size: int) -> bytes:
+    """The target image. Codec 0 is the image itself, 1 a BSDIFF40 file. Raises PayloadInvalid."""
+    if codec == 0:
+        return payload
+    if codec != 1:
+        raise PayloadInvalid(f"codec: {codec}, this firmware decodes 0 and 1")
+    if len(payload) < _HEADER_BYTES or payload[:8] != b"BSDIFF40":
+        raise PayloadInvalid("payload: no BSDIFF40 header")
+    control_size, diff_size, size = (int.from_bytes(payload[at : at + 8], "little") for at in (8, 16, 24))
+    if size != target_size or _HEADER_BYTES + control_size + diff_size > len(payload):
+        raise PayloadInvalid(f"payload: header says {size} target bytes, the manifest {target_size}")
+    diff_start = _HEADER_BYTES + control_size
+    control = _decompress(payload[_HEADER_BYTES:diff_start], _CONTROL_BYTES * (target_size + 1))
+    diff = _decompress(payload[diff_start : diff_start + diff_size], target_size)
+    extra = _decompress(payload[diff_start + diff_size :], target_size)
+    if len(control) % _CONTROL_BYTES:
+        raise PayloadInvalid("control block: not a whole number of entries")
+    try:
+        return bytes(bsdiff4.core.patch(base, target_size, control, diff, extra))
+    except ValueError as error:
+        raise PayloadInvalid(f"control block: {error}") from error
+
+
+def _decompress(block: bytes, limit: int) -> bytes:
+    """bsdiff4.patch would unpack without a bound; a node has its slot and no more."""
+    decompressor = bz2.BZ2Decompressor()
+    try:
+        data = decompressor.decompress(block, max_length=limit)
+    except (OSError, ValueError) as error:
+        raise PayloadInvalid(f"block: not bzip2 ({error})") from error
+    if not decompressor.eof and len(data) < limit:
+        raise PayloadInvalid("block: truncated")
+    return data

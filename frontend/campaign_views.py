@@ -1,0 +1,283 @@
+"""Campaigns: list, new, plan, live, and what people do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from fleet.accounts.models import Role
+from frontend import pages, selectors
+from frontend.access import demand, signed_in
+from frontend.forms import CampaignForm
+from frontend.templatetags.fleet_format import format_bytes, format_time
+from updates import selectors as updates
+from updates.models import Campaign
+from updates.states import CampaignState
+
+
+def _campaign(campaign_id: int) -> Campaign:
+    try:
+        return updates.campaign(campaign_id)
+    except Campaign.DoesNotExist as error:
+        raise Http404(f"No campaign {campaign_id}.") from error
+
+
+@require_GET
+@signed_in
+def campaigns(request: HttpRequest) -> HttpResponse:
+    found = updates.campaigns(before=pages.key(request, "before"), limit=updates.PAGE + 1)
+    rows = selectors.campaign_rows(found[: updates.PAGE])
+    live = sum(row.campaign.state in updates.LIVE_CAMPAIGNS for row in rows)
+    context = {
+        "rows": rows,
+        "next_before": rows[-1].campaign.pk if len(found) > updates.PAGE else None,
+        "live": live,
+    }
+    return render(request, "frontend/campaigns.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@signed_in
+def new(request: HttpRequest) -> HttpResponse:
+    from updates.campaigns import plan as planning
+
+    demand(request, Role.OPERATOR)
+    form = CampaignForm(request.POST or None, initial={"version": request.GET.get("version")})
+    if request.method == "POST" and form.is_valid():
+        values = form.cleaned_data
+        try:
+            made = planning.create_campaign(
+                name=values["name"],
+                version=values["version"],
+                node_filter=values["node_filter"],
+                waves=form.wave_list(),
+                gate=form.gate(),
+                starts_at=values["starts_at"],
+                actor=request.user.get_username(),
+                now=timezone.now(),
+            )
+        except planning.PlanRefused as refusal:
+            pages.add_refusal(form, refusal.field, f"{refusal.message} {refusal.fix}")
+        except ValueError as error:
+            # The filter language's own error: it names the position.
+            form.add_error("node_filter", str(error))
+        else:
+            return redirect("campaign-plan", made.pk)
+    return render(request, "frontend/campaign_new.html", {"form": form}, status=400 if form.errors else 200)
+
+
+@require_GET
+@signed_in
+def plan(request: HttpRequest, campaign_id: int) -> HttpResponse:
+    campaign = _campaign(campaign_id)
+    context = {
+        "campaign": campaign,
+        "plan": campaign.plan,
+        "verdict": pages.plan_verdict(campaign),
+        "draft": campaign.state == CampaignState.DRAFT,
+        "approved": bool(campaign.approved_hash) and campaign.approved_hash == campaign.plan_hash,
+        "pending": campaign.state == CampaignState.DRAFT and campaign.plan.get("pending_patches"),
+    }
+    if not request.htmx:  # type: ignore[attr-defined]
+        return render(request, "frontend/plan.html", context)
+    response = render(request, "frontend/parts/plan_pending.html", context)
+    if not context["pending"]:
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@require_GET
+@signed_in
+def campaign(request: HttpRequest, campaign_id: int) -> HttpResponse:
+    """The live page. Its poll carries the state that the page was made for: another one brings other buttons."""
+    found = _campaign(campaign_id)
+    if found.state == CampaignState.DRAFT:
+        return redirect("campaign-plan", found.pk)
+    context = pages.campaign_page(found)
+    if not request.htmx:  # type: ignore[attr-defined]
+        return render(request, "frontend/campaign.html", context)
+    response = render(request, "frontend/parts/campaign_live.html", {**context, "poll": True})
+    if request.GET.get("state") != found.state:
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@require_POST
+@signed_in
+def halt(request: HttpRequest, campaign_id: int) -> HttpResponse:
+    """One click, no question: stopping is always safe."""
+    from updates.campaigns import actions
+
+    demand(request, Role.OPERATOR)
+    found = _campaign(campaign_id)
+    try:
+        actions.pause(campaign_id=found.pk, actor=request.user.get_username(), now=timezone.now())
+    except actions.ActionRefused as refusal:
+        messages.error(request, f"{refusal.message} {refusal.fix}")
+    return redirect("campaign", found.pk)
+
+
+@dataclass(frozen=True)
+class Action:
+    """A step that asks first. `consequences` says what will happen, from the campaign as it is."""
+
+    role: str
+    title: str
+    button: str
+    icon: str
+    consequences: Callable[[Campaign], list[str]]
+    run: Callable[[Campaign, HttpRequest, datetime], Campaign]
+
+
+def _run(name: str) -> Callable[[Campaign, HttpRequest, datetime], Campaign]:
+    def run(campaign: Campaign, request: HttpRequest, now: datetime) -> Campaign:
+        from updates.campaigns import actions, rollback
+
+        steps: dict[str, Callable[..., Campaign]] = {
+            "start": actions.start,
+            "resume": actions.resume,
+            "abort": actions.abort,
+            "roll-back": rollback.roll_back,
+        }
+        more: dict[str, Any] = {"reason": request.POST.get("reason", "").strip()[:500]} if name == "abort" else {}
+        return steps[name](campaign_id=campaign.pk, actor=request.user.get_username(), now=now, **more)
+
+    return run
+
+
+def _approve(campaign: Campaign, request: HttpRequest, now: datetime) -> Campaign:
+    """Binds to the hash that the page was shown with, not to the one stored now."""
+    from updates.campaigns import actions
+
+    return actions.approve(
+        campaign_id=campaign.pk,
+        plan_hash=request.POST.get("plan_hash", ""),
+        actor=request.user.get_username(),
+        now=now,
+    )
+
+
+def _approve_and_start(campaign: Campaign, request: HttpRequest, now: datetime) -> Campaign:
+    return _run("start")(_approve(campaign, request, now), request, now)
+
+
+def _sending(campaign: Campaign) -> list[str]:
+    plan = campaign.plan
+    lines = [
+        (
+            f"{plan['reached']:,} of {plan['nodes']:,} nodes are offered "
+            f"{campaign.version or 'what they ran before'}, in {pages.plural(len(plan['waves']), 'wave')}."
+        ),
+        f"{format_bytes(plan['bytes_sent'])} are sent; full images would be {format_bytes(plan['bytes_full'])}.",
+    ]
+    if plan["waves"]:
+        lines.append(f"The first wave offers it to {pages.plural(plan['waves'][0]['nodes'], 'node')}.")
+    return lines
+
+
+def _starting(campaign: Campaign) -> list[str]:
+    at = campaign.starts_at
+    when = f"It starts at {format_time(at)}." if at else "It starts at once."
+    return [*_sending(campaign), when, "Halt stops it at any time with one click."]
+
+
+def _rolling_back(campaign: Campaign) -> list[str]:
+    reach = updates.rollback_reach(campaign.pk)
+    by_patch = reach["nodes"] - reach["by_command"]
+    lines = [
+        (
+            f"{pages.plural(reach['nodes'], 'node runs', 'nodes run')} this version or may switch to it soon; "
+            "each goes back to what it ran before."
+        ),
+        (
+            f"{pages.plural(reach['by_command'], 'node goes', 'nodes go')} back by a command of a few bytes: "
+            "the previous slot is intact."
+        ),
+        f"{pages.plural(by_patch, 'node needs', 'nodes need')} the reverse patch or the full previous image.",
+        "A rollback is a campaign of its own: it can be watched and halted.",
+    ]
+    if campaign.state in updates.LIVE_CAMPAIGNS:
+        lines.insert(0, f"{campaign.name} ends: nodes that have not switched are no longer offered its version.")
+    return lines
+
+
+def _constant(*lines: str) -> Callable[[Campaign], list[str]]:
+    return lambda campaign: list(lines)
+
+
+ACTIONS = {
+    "approve": Action(
+        Role.APPROVER,
+        "Approve this plan?",
+        "Approve the plan",
+        "s-confirmed",
+        lambda campaign: [*_sending(campaign), "Nothing is sent yet: the campaign still has to be started."],
+        _approve,
+    ),
+    "launch": Action(
+        Role.APPROVER, "Approve this plan and start?", "Approve and start", "i-arrow", _starting, _approve_and_start
+    ),
+    "start": Action(Role.APPROVER, "Start this campaign?", "Start", "i-arrow", _starting, _run("start")),
+    "resume": Action(
+        Role.APPROVER,
+        "Go on with this campaign?",
+        "Go on",
+        "i-arrow",
+        _constant(
+            "Nodes of the open wave are offered the version again.",
+            "If the gate held or halted the wave, going on accepts its numbers under your name.",
+        ),
+        _run("resume"),
+    ),
+    "abort": Action(
+        Role.OPERATOR,
+        "End this campaign for good?",
+        "Abort",
+        "s-cancelled",
+        _constant(
+            "Nodes that have not switched are no longer offered the version; they keep what they run.",
+            "Nodes that switched already keep the new image. To take it back, roll back instead.",
+            "An aborted campaign cannot go on.",
+        ),
+        _run("abort"),
+    ),
+    "roll-back": Action(
+        Role.APPROVER, "Roll this campaign back?", "Roll back", "s-reverted", _rolling_back, _run("roll-back")
+    ),
+}
+
+
+@require_http_methods(["GET", "POST"])
+@signed_in
+def act(request: HttpRequest, campaign_id: int, action: str) -> HttpResponse:
+    """A page that says what will happen, and its button."""
+    from updates.campaigns import actions
+
+    if (chosen := ACTIONS.get(action)) is None:
+        raise Http404(f"No action “{action}”.")
+    demand(request, chosen.role)
+    found = _campaign(campaign_id)
+    refusal = None
+    if request.method == "POST":
+        try:
+            after = chosen.run(found, request, timezone.now())
+            return redirect("campaign", after.pk)
+        except actions.ActionRefused as error:
+            refusal = error
+            found = _campaign(campaign_id)
+    context = {
+        "campaign": found,
+        "action": action,
+        "chosen": chosen,
+        "consequences": chosen.consequences(found),
+        "refusal": refusal,
+    }
+    return render(request, "frontend/campaign_action.html", context, status=409 if refusal else 200)

@@ -1,0 +1,193 @@
+"""A campaign from plan to finish, and what stops it."""
+
+from __future__ import annotations
+
+import pytest
+
+from devices.models import Delivery
+from devices.wire import Cause, NodeState
+from tests.integration.updates.campaigns.scene import ALL_AT_ONCE, Scene
+from updates.campaigns import actions, plan
+from updates.models import UpdateEvent
+
+
+def test_a_campaign_confirms_every_node_and_finishes(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    for update in scene.open_updates(campaign):
+        scene.confirm(update)
+    scene.drain()
+    scene.tick(campaign, times=3)
+    assert campaign.state == "finished"
+    assert scene.states(campaign) == {"confirmed": 10}
+    assert scene.tallies(campaign) == {"confirmed": 10}
+    scene.fleet[0].refresh_from_db()
+    assert scene.fleet[0].active_digest == scene.new.digest
+
+
+def test_the_next_wave_opens_only_after_the_soak(scene: Scene) -> None:
+    waves = [{"percent": 20, "soak_s": 60}, {"percent": 100, "soak_s": 0}]
+    campaign = scene.tick(scene.campaign(waves=waves))
+    assert scene.states(campaign) == {"offered": 2, "planned": 8}
+    for update in scene.open_updates(campaign):
+        scene.confirm(update)
+    scene.drain()
+    scene.tick(campaign, times=2, later_s=1)
+    scene.tick(campaign, later_s=58)
+    assert scene.states(campaign) == {"confirmed": 2, "planned": 8}
+    scene.tick(campaign, times=2, later_s=2)
+    assert scene.states(campaign) == {"confirmed": 2, "offered": 8}
+
+
+def test_each_offer_is_handed_to_the_link_once_however_often_the_engine_ticks(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(), times=4)
+    assert Delivery.objects.count() == 10
+    assert set(campaign.node_updates.values_list("attempts", flat=True)) == {1}
+
+
+def test_an_offer_carries_a_patch_for_the_base_that_nodes_hold_and_the_full_image(scene: Scene) -> None:
+    scene.tick(scene.campaign())
+    bundles = Delivery.objects.first().offering.bundles.select_related("blob").order_by("base_digest")
+    assert [bundle.base_digest for bundle in bundles] == ["", scene.old.digest]
+    assert bundles[1].blob.size < bundles[0].blob.size / 10
+
+
+def test_failures_above_the_limit_halt_the_campaign_and_withdraw_open_offers(scene: Scene) -> None:
+    gate = {"maximum_failure_percent": 10, "minimum_sample": 4}
+    campaign = scene.tick(scene.campaign(gate=gate))
+    updates = scene.open_updates(campaign)
+    for update in updates[:4]:
+        scene.delivered(update)
+        scene.report(update.node, campaign, NodeState.FAILED, cause=Cause.SELF_TEST_FAILED)
+    scene.drain()
+    scene.tick(campaign)
+    assert campaign.state == "halted"
+    assert "4 of 4 updates failed" in campaign.reason
+    assert set(campaign.node_updates.filter(state="failed").values_list("cause", flat=True)) == {"self-test-failed"}
+    assert not Delivery.objects.filter(state="waiting").exists()
+
+
+def test_one_failure_less_than_the_sample_does_not_halt(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(gate={"maximum_failure_percent": 10, "minimum_sample": 4}))
+    for update in scene.open_updates(campaign)[:3]:
+        scene.delivered(update)
+        scene.report(update.node, campaign, NodeState.FAILED, cause=Cause.SELF_TEST_FAILED)
+    scene.drain()
+    scene.tick(campaign)
+    assert campaign.state == "running"
+
+
+def test_too_small_a_sample_holds_the_campaign_for_a_person_whose_word_stands(scene: Scene) -> None:
+    waves = [{"percent": 20, "soak_s": 0}, {"percent": 100, "soak_s": 0}]
+    campaign = scene.tick(scene.campaign(waves=waves, gate={"minimum_sample": 5}))
+    for update in scene.open_updates(campaign):
+        scene.confirm(update)
+    scene.drain()
+    scene.tick(campaign)
+    assert campaign.state == "paused"
+    assert "the gate needs 5" in campaign.reason
+    actions.resume(campaign_id=campaign.pk, actor="ana", now=scene.now)
+    scene.tick(campaign, times=3)
+    assert scene.states(campaign) == {"confirmed": 2, "offered": 8}
+    assert campaign.waves.get(index=0).verdict["accepted_by"] == "ana"
+
+
+def test_a_node_that_does_not_come_in_time_is_silent_and_its_late_report_counts(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(offer_timeout_s=100))
+    update = scene.open_updates(campaign)[0]
+    scene.tick(campaign, later_s=101)
+    assert scene.states(campaign) == {"silent": 10}
+    scene.event(update.node, "holds", digest=scene.new.digest)
+    scene.drain()
+    assert scene.states(campaign) == {"silent": 9, "confirmed": 1}
+    assert scene.tallies(campaign) == {"silent": 9, "confirmed": 1}
+
+
+def test_a_node_that_claims_success_and_runs_the_old_image_has_failed(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    update = scene.open_updates(campaign)[0]
+    scene.delivered(update)
+    scene.event(update.node, "holds", digest=scene.old.digest)
+    scene.report(update.node, campaign, NodeState.CONFIRMED, active=scene.new, standby=scene.old)
+    scene.drain()
+    update.refresh_from_db()
+    assert (update.state, update.cause) == ("failed", "claims-success")
+
+
+def test_doubled_late_and_reordered_reports_break_nothing(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    update = scene.open_updates(campaign)[0]
+    for _ in range(2):
+        scene.confirm(update)
+        scene.report(update.node, campaign, NodeState.STAGED)
+        scene.report(update.node, campaign, NodeState.TRIAL)
+    scene.drain()
+    update.refresh_from_db()
+    assert update.state == "confirmed"
+    transitions = UpdateEvent.objects.filter(node_update_id=update.pk).values_list("to_state", flat=True)
+    assert sorted(transitions) == ["confirmed", "offered", "staged"]
+
+
+def test_the_end_of_an_earlier_campaign_does_not_end_this_one(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    update = scene.open_updates(campaign)[0]
+    scene.report(update.node, campaign, NodeState.FAILED, cause=Cause.FLASH_FAILURE, sequence=campaign.sequence - 1)
+    scene.drain()
+    update.refresh_from_db()
+    assert update.state == "offered"
+
+
+def test_a_campaign_does_not_start_unless_its_plan_as_it_is_was_approved(scene: Scene) -> None:
+    campaign = plan.create_campaign(
+        name="x", version=scene.new.version, node_filter="", waves=ALL_AT_ONCE, gate={}, starts_at=None,
+        actor="olga", now=scene.now,
+    )  # fmt: skip
+    with pytest.raises(actions.ActionRefused, match="not approved"):
+        actions.start(campaign_id=campaign.pk, actor="olga", now=scene.now)
+    with pytest.raises(actions.ActionRefused, match="being built"):
+        actions.approve(campaign_id=campaign.pk, plan_hash=campaign.plan_hash, actor="ana", now=scene.now)
+
+
+def test_starting_twice_is_refused(scene: Scene) -> None:
+    campaign = scene.campaign()
+    scene.tick(campaign)
+    with pytest.raises(actions.ActionRefused, match="is running"):
+        actions.start(campaign_id=campaign.pk, actor="ana", now=scene.now)
+
+
+def test_a_paused_campaign_offers_nothing_and_goes_on_where_it_was(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    actions.pause(campaign_id=campaign.pk, actor="olga", now=scene.now)
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"cancelled"}
+    scene.tick(campaign, times=2)
+    assert not Delivery.objects.filter(state="waiting").exists()
+    actions.resume(campaign_id=campaign.pk, actor="ana", now=scene.now)
+    scene.tick(campaign, times=2)
+    assert Delivery.objects.filter(state="waiting").count() == 10
+
+
+def test_an_aborted_campaign_leaves_no_update_open(scene: Scene) -> None:
+    waves = [{"percent": 20, "soak_s": 0}, {"percent": 100, "soak_s": 0}]
+    campaign = scene.tick(scene.campaign(waves=waves))
+    actions.abort(campaign_id=campaign.pk, actor="ana", now=scene.now)
+    assert scene.states(campaign) == {"cancelled": 10}
+    assert scene.tallies(campaign) == {"cancelled": 10}
+
+
+def test_a_scheduled_campaign_waits_for_its_time(scene: Scene) -> None:
+    later = scene.now.replace(hour=13)
+    campaign = scene.tick(scene.campaign(starts_at=later))
+    assert campaign.state == "scheduled"
+    scene.tick(campaign, later_s=3600)
+    assert campaign.state == "running"
+
+
+def test_a_newer_campaign_waits_for_a_node_that_another_one_holds(scene: Scene) -> None:
+    first = scene.tick(scene.campaign())
+    second = scene.tick(scene.campaign(), times=2)
+    assert scene.states(second) == {"planned": 10}
+    for update in scene.open_updates(first):
+        scene.delivered(update)
+        scene.report(update.node, first, NodeState.FAILED, cause=Cause.SELF_TEST_FAILED)
+    scene.drain()
+    scene.tick(second)
+    assert scene.states(second) == {"offered": 10}

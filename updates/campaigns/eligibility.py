@@ -1,0 +1,92 @@
+"""Which image a node would get, or why none: decided once for each kind of node, not for each node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from devices.models import FirmwareBuild, HardwareProfile
+from updates.models import ModelImage, ModelVersion
+from updates.pipeline.fit import fit
+from updates.pipeline.types import Profile
+
+
+class NodeKind(NamedTuple):
+    """All that eligibility depends on; thousands of nodes share a few of these."""
+
+    profile_id: int
+    firmware_build_id: int | None
+    slot_bytes: int | None
+    sram_bytes: int | None
+    reserved_sram_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An image, or a cause with the sentence that has the numbers."""
+
+    image: ModelImage | None
+    cause: str = ""
+    reason: str = ""
+
+
+def pipeline_profile(profile: HardwareProfile) -> Profile:
+    return Profile(
+        name=profile.name,
+        core=profile.core,
+        clock_hz=profile.clock_hz,
+        runtime=profile.runtime,
+        kernel_library=profile.kernel_library,
+        slot_bytes=profile.slot_bytes,
+        sram_bytes=profile.sram_bytes,
+        reserved_sram_bytes=profile.reserved_sram_bytes,
+        arena_fraction=profile.arena_fraction,
+        alignment=profile.alignment,
+    )
+
+
+def choose(
+    *, kind: NodeKind, images: Iterable[ModelImage], profile: HardwareProfile, firmware: FirmwareBuild | None
+) -> Choice:
+    """The first image that fits, else why the first one does not."""
+    if firmware is None:
+        return Choice(None, "firmware-unknown", "The node has not reported its firmware build: wait for its report.")
+    overrides = {
+        name: value
+        for name in ("slot_bytes", "sram_bytes", "reserved_sram_bytes")
+        if (value := getattr(kind, name)) is not None
+    }
+    refusal: Choice | None = None
+    for image in images:
+        if image.runtime != profile.runtime:
+            continue
+        if image.io_hash != firmware.io_hash:
+            refusal = refusal or Choice(
+                None,
+                "contract-differs",
+                f"Firmware {firmware.name} was built for inputs and outputs {firmware.io_hash}, the image has "
+                f"{image.io_hash}: ship firmware for the new contract first.",
+            )
+            continue
+        result = fit(
+            image_bytes=image.size,
+            arena_bytes=image.arena_bytes,
+            alignment=image.alignment,
+            operators=tuple(image.operators),
+            profile=pipeline_profile(profile),
+            runtime=image.runtime,
+            overrides=overrides,
+            available_operators=frozenset(firmware.operators),
+            firmware_arena_bytes=firmware.arena_bytes,
+        )
+        if result.fits:
+            return Choice(image)
+        cause = "operator-missing" if set(image.operators) - set(firmware.operators) else "does-not-fit"
+        refusal = refusal or Choice(None, cause, " ".join(result.reasons))
+    return refusal or Choice(None, "no-image", f"No image of this version was built for {profile.runtime}.")
+
+
+def images_of(version: ModelVersion) -> list[ModelImage]:
+    """Images that may be shipped: validation of the exact bytes has passed."""
+    return list(version.images.filter(validation__verdict="passed").select_related("version__family").order_by("id"))

@@ -1,0 +1,81 @@
+"""What one event says of one node update: a decision on values, without reading or writing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from devices.models import LinkEvent, LinkEventKind, LinkKind
+from devices.wire import NodeState, StateReport
+from fleet.clock import fleet_time
+from updates.models import Method, NodeUpdate
+from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
+
+REPORTED = {
+    NodeState.RECEIVING: NodeUpdateState.TRANSFERRING,
+    NodeState.STAGED: NodeUpdateState.STAGED,
+    NodeState.TRIAL: NodeUpdateState.TRIAL,
+    NodeState.REVERTED: NodeUpdateState.REVERTED,
+    NodeState.FAILED: NodeUpdateState.FAILED,
+    NodeState.REJECTED: NodeUpdateState.REJECTED,
+}
+# A node repeats its last end in each report. One that has pulled nothing of this offer speaks of an earlier one.
+BEGUN = (NodeUpdateState.TRANSFERRING, NodeUpdateState.STAGED, NodeUpdateState.TRIAL, NodeUpdateState.SILENT)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A move that an event asks for; `sources` narrows the states that it may start from."""
+
+    to_state: NodeUpdateState
+    cause: str = ""
+    due_at: datetime | None = None
+    sources: tuple[NodeUpdateState, ...] | None = None
+
+
+def judge(*, event: LinkEvent, report: StateReport | None, update: NodeUpdate, held: str, now: datetime) -> Step | None:
+    """`held` is what the node is known to run by now; `report` the decoded report of a REPORT event."""
+    due = now + fleet_time(update.campaign.progress_timeout_s)
+    target = update.image.digest if update.image is not None else ""
+    if event.kind == LinkEventKind.PROGRESS:
+        return Step(NodeUpdateState.TRANSFERRING, due_at=due)
+    if event.kind == LinkEventKind.DELIVERED:
+        return Step(NodeUpdateState.STAGED, due_at=due)
+    if event.kind == LinkEventKind.FAILED:
+        if update.method == Method.COMMAND:
+            # It may have gone back before the command came; else the patch takes over, see `ingest`.
+            return Step(NodeUpdateState.CONFIRMED) if held == target else None
+        return Step(NodeUpdateState.FAILED, cause=event.cause or "failed")
+    if update.campaign.state == CampaignState.ABORTED:
+        return None
+    if event.kind == LinkEventKind.HOLDS:
+        return Step(NodeUpdateState.CONFIRMED) if target and event.digest == target else None
+    if event.kind == LinkEventKind.REPORT and report is not None:
+        return _judge_report(report, update, target=target, held=held, due=due)
+    return None
+
+
+def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held: str, due: datetime) -> Step | None:
+    if update.method == Method.COMMAND:
+        # The revert command has no sequence of its own: where the node stands is the proof.
+        back = report.state == NodeState.REVERTED and report.active_prefix.hex() == target[:8]
+        return Step(NodeUpdateState.CONFIRMED) if back else None
+    own_sequence = report.sequence_low == update.campaign.sequence & 0xFF
+    if report.state == NodeState.CONFIRMED:
+        return _judge_success(report, update, target=target, held=held) if own_sequence else None
+    to_state = REPORTED.get(report.state)
+    if to_state is None:
+        return None
+    if to_state in OPEN_STATES:
+        return Step(to_state, due_at=due) if own_sequence else None
+    if own_sequence:
+        return Step(to_state, cause=report.cause.label)
+    # A bundle that was refused or never became whole leaves the sequence of the one before.
+    refused = to_state in (NodeUpdateState.FAILED, NodeUpdateState.REJECTED)
+    return Step(to_state, cause=report.cause.label, sources=BEGUN) if refused else None
+
+
+def _judge_success(report: StateReport, update: NodeUpdate, *, target: str, held: str) -> Step:
+    """Success is what the node runs, not what it says. NB-IoT reads the whole digest before each such report."""
+    proved = held == target if update.node.link == LinkKind.NBIOT else report.active_prefix.hex() == target[:8]
+    return Step(NodeUpdateState.CONFIRMED) if proved else Step(NodeUpdateState.FAILED, cause="claims-success")

@@ -1,0 +1,297 @@
+"""What a campaign will do, computed and stored before anyone approves it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+
+from devices.links import LINKS, link_for
+from devices.models import FirmwareBuild, HardwareProfile
+from fleet.audit.models import record
+from fleet.sealing import seal
+from updates.campaigns import waves as wave_assignment
+from updates.campaigns.eligibility import Choice, NodeKind, choose, images_of
+from updates.campaigns.gates import GatePolicy
+from updates.models import Campaign, Method, ModelImage, ModelVersion, Patch, Tally, Wave
+from updates.node_filter import nodes_matching
+from updates.patches.revert import PREIMAGE_BYTES
+from updates.services import ensure_patch
+from updates.states import NodeUpdateState, PatchState
+
+REVERT_PURPOSE = "revert-preimage"
+EXAMPLES = 3
+
+
+class PlanRefused(ValueError):
+    """The campaign cannot be planned: `field` is what to change, `fix` how."""
+
+    def __init__(self, field: str, message: str, fix: str) -> None:
+        super().__init__(f"{message} {fix}")
+        self.field, self.message, self.fix = field, message, fix
+
+
+@dataclass(frozen=True)
+class Member:
+    """One node of a campaign as planned. `stratum` groups nodes that fail alike."""
+
+    node_id: int
+    endpoint: str
+    base_digest: str
+    stratum: tuple[int, str]
+    image: ModelImage | None
+    cause: str = ""
+    reason: str = ""
+    method: str = Method.PATCH
+
+
+def next_sequence() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nextval('updates_assignment_sequence')")
+        return int(cursor.fetchone()[0])
+
+
+@transaction.atomic
+def create_campaign(
+    *,
+    name: str,
+    version: ModelVersion,
+    node_filter: str,
+    waves: Sequence[Mapping[str, Any]],
+    gate: Mapping[str, Any],
+    starts_at: datetime | None,
+    actor: str,
+    now: datetime,
+    idempotency_key: str | None = None,
+    offer_timeout_s: int = 3 * 24 * 3600,
+    progress_timeout_s: int = 24 * 3600,
+) -> Campaign:
+    """A draft with its plan, its waves and one row a node. `waves`: cumulative `percent` and `soak_s` each.
+
+    The same idempotency key gives the same campaign again. Raises PlanRefused; a filter's QueryError passes through.
+    """
+    if idempotency_key and (known := Campaign.objects.filter(idempotency_key=idempotency_key).first()):
+        return known
+    images = images_of(version)
+    if not images:
+        raise PlanRefused("version", f"{version} has no image that passed validation.", "Build it until it is ready.")
+    campaign = new_campaign(
+        name=name,
+        version=version,
+        node_filter=node_filter,
+        gate=_checked_gate(gate),
+        starts_at=starts_at,
+        created_by=actor,
+        idempotency_key=idempotency_key or None,
+        offer_timeout_s=offer_timeout_s,
+        progress_timeout_s=progress_timeout_s,
+    )
+    members = list(_members(campaign, images, now=now))
+    if not members:
+        raise PlanRefused("node_filter", f"No node matches {node_filter!r}.", "Widen the filter.")
+    store_plan(campaign=campaign, members=members, waves=waves, now=now)
+    record(actor=actor, action="campaign.create", subject=campaign, after={"plan_hash": campaign.plan_hash})
+    return campaign
+
+
+def new_campaign(**fields: Any) -> Campaign:
+    return Campaign(
+        salt=secrets.token_hex(16),
+        sequence=next_sequence(),
+        revert_preimage_sealed=seal(secrets.token_bytes(PREIMAGE_BYTES), purpose=REVERT_PURPOSE),
+        **fields,
+    )
+
+
+def _checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        GatePolicy.read(gate)
+    except ValueError as error:
+        raise PlanRefused("gate", f"{error}.", "Leave the field out for its default.") from error
+    return dict(gate)
+
+
+def _members(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> Iterator[Member]:
+    profiles = HardwareProfile.objects.in_bulk()
+    firmware = FirmwareBuild.objects.in_bulk()
+    choices: dict[NodeKind, Choice] = {}
+    columns = (
+        *("id", "endpoint", "link", "active_digest"),
+        *("profile_id", "firmware_build_id", "slot_bytes", "sram_bytes", "reserved_sram_bytes"),
+    )
+    nodes = nodes_matching(campaign.node_filter, now=now).order_by("id").values_list(*columns)
+    for node_id, endpoint, link, active_digest, *kind_values in nodes.iterator(chunk_size=5000):
+        kind = NodeKind(*kind_values)
+        if kind not in choices:
+            build = firmware.get(kind.firmware_build_id) if kind.firmware_build_id is not None else None
+            choices[kind] = choose(kind=kind, images=images, profile=profiles[kind.profile_id], firmware=build)
+        choice, stratum = choices[kind], (kind.profile_id, link)
+        if link not in LINKS:
+            choice = Choice(None, "no-link", f"This installation has no link for {link} nodes.")
+        if choice.image is not None and choice.image.digest == active_digest:
+            why = "These nodes run the image already."
+            yield Member(node_id, endpoint, active_digest, stratum, None, "already-current", why)
+        else:
+            yield Member(node_id, endpoint, active_digest, stratum, choice.image, choice.cause, choice.reason)
+
+
+def store_plan(*, campaign: Campaign, members: list[Member], waves: Sequence[Mapping[str, Any]], now: datetime) -> None:
+    """Saves the campaign, its waves, tallies and node updates, and asks for the patches it needs."""
+    reached = [member for member in members if member.image is not None]
+    try:
+        index_of = wave_assignment.assign(
+            salt=campaign.salt,
+            nodes=((member.node_id, member.stratum) for member in members),
+            percents=[float(wave["percent"]) for wave in waves],
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise PlanRefused("waves", f"{error}.", "Give each wave a percent and a soak_s.") from error
+    campaign.plan = {"members": _members_digest(members, index_of), "patches": _ask_for_patches(reached)}
+    campaign.save()
+    rows = Wave.objects.bulk_create(
+        Wave(campaign=campaign, index=index, percent=float(wave["percent"]), soak_s=int(wave.get("soak_s", 0)))
+        for index, wave in enumerate(waves)
+    )
+    _copy_node_updates(campaign, rows, members, index_of, now)
+    summarize(campaign=campaign, members=members, index_of=index_of, waves=rows)
+    campaign.save(update_fields=["plan", "plan_hash"])
+
+
+def _members_digest(members: list[Member], index_of: Mapping[int, int]) -> str:
+    """So that the approved hash covers each node, its wave, its base and its image, not only the sums."""
+    digest = hashlib.sha256()
+    for member in sorted(members, key=lambda member: member.node_id):
+        image = member.image.digest if member.image else member.cause
+        digest.update(f"{member.node_id} {index_of[member.node_id]} {member.base_digest} {image}\n".encode())
+    return digest.hexdigest()
+
+
+def _ask_for_patches(reached: list[Member]) -> list[int]:
+    """Keys of the patches that the campaign waits for, forward and reverse: the way back exists before the first
+    node goes forward."""
+    wanted = []
+    bases = ModelImage.objects.in_bulk({member.base_digest for member in reached} - {""}, field_name="known_id")
+    pairs = {(member.base_digest, member.image.digest): member.image for member in reached if member.image}
+    for (base_digest, _), target in sorted(pairs.items()):
+        if (base := bases.get(base_digest)) is not None and base.pk != target.pk:
+            wanted += [ensure_patch(base=base, target=target).pk, ensure_patch(base=target, target=base).pk]
+    return wanted
+
+
+def _copy_node_updates(
+    campaign: Campaign, waves: list[Wave], members: list[Member], index_of: Mapping[int, int], now: datetime
+) -> None:
+    counts: Counter[tuple[int, str]] = Counter()
+    with connection.cursor() as cursor:
+        statement = (
+            "COPY updates_nodeupdate (campaign_id, wave_id, node_id, image_id, method, state, cause, base_digest,"
+            " received_bytes, total_bytes, attempts, changed_at) FROM STDIN"
+        )
+        with cursor.copy(statement) as copy:
+            for member in members:
+                wave = waves[index_of[member.node_id]]
+                state = NodeUpdateState.PLANNED if member.image else NodeUpdateState.SKIPPED
+                counts[wave.pk, str(state)] += 1
+                image_id = member.image.pk if member.image else None
+                row = (campaign.pk, wave.pk, member.node_id, image_id, str(member.method), str(state))
+                copy.write_row((*row, member.cause, member.base_digest, 0, 0, 0, now))
+    Tally.objects.bulk_create(
+        Tally(wave=wave, state=state, count=counts[wave.pk, state])
+        for wave in waves
+        for state in NodeUpdateState.values
+    )
+
+
+def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[int, int], waves: Sequence[Wave]) -> None:
+    """Fills campaign.plan and its hash: the numbers an approver sees. Sizes of patches still being built are null."""
+    reached = [member for member in members if member.image is not None]
+    refused: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for member in members:
+        if member.image is None:
+            refused[member.cause, member.reason].append(member.endpoint)
+    profiles = HardwareProfile.objects.in_bulk()
+    patches = {
+        (patch.base.digest, patch.target_id): patch
+        for patch in Patch.objects.filter(target__in={m.image for m in reached if m.image}).select_related(
+            "base", "blob"
+        )
+    }
+    flows = Counter((m.base_digest, m.image.pk, m.stratum, m.method) for m in reached if m.image)
+    images = {m.image.pk: m.image for m in reached if m.image}
+    bases: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"nodes": 0, "patch_bytes": None, "full_bytes": 0})
+    totals = {"bytes_full": 0, "bytes_sent": 0, "frames": 0, "pending_patches": 0}
+    hours = 0.0
+    for (base_digest, image_id, (profile_id, link), method), nodes in flows.items():
+        image, patch = images[image_id], patches.get((base_digest, image_id))
+        size = image.size
+        if method == Method.COMMAND:
+            size = PREIMAGE_BYTES + 1
+        elif patch and patch.state == PatchState.READY and patch.blob:
+            size = patch.blob.size
+            bases[base_digest]["patch_bytes"] = size
+        elif patch and patch.state == PatchState.WAITING:
+            totals["pending_patches"] += 1
+        bases[base_digest]["nodes"] += nodes
+        bases[base_digest]["full_bytes"] = image.size
+        estimate = link_for(link).estimate(profile=profiles[profile_id], size=size)
+        totals["bytes_full"] += nodes * image.size
+        totals["bytes_sent"] += nodes * size
+        totals["frames"] += nodes * estimate.frames
+        hours = max(hours, estimate.hours)
+    by_image = Counter(m.image.pk for m in reached if m.image)
+    in_wave = Counter(index_of[member.node_id] for member in reached)
+    campaign.plan = {
+        "nodes": len(members),
+        "reached": len(reached),
+        "refused": [
+            {"cause": cause, "reason": reason, "nodes": len(endpoints), "examples": endpoints[:EXAMPLES]}
+            for (cause, reason), endpoints in sorted(refused.items())
+        ],
+        "images": [
+            {"image": pk, "version": images[pk].version.name, "nodes": nodes, "bytes": images[pk].size}
+            for pk, nodes in sorted(by_image.items())
+        ],
+        "bases": [{"base": base[:12], **numbers} for base, numbers in sorted(bases.items())],
+        **totals,
+        "hours": round(hours, 3),
+        "waves": [
+            {"index": wave.index, "percent": wave.percent, "nodes": in_wave[wave.index], "soak_s": wave.soak_s}
+            for wave in waves
+        ],
+        "members": campaign.plan["members"],
+        "patches": campaign.plan["patches"],
+    }
+    campaign.plan_hash = hash_of(campaign.plan)
+
+
+def hash_of(plan: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plan, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@transaction.atomic
+def refresh_plan(*, campaign_id: int) -> bool:
+    """Puts the sizes of patches that are built by now into a draft's plan; False while some are still being built."""
+    campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
+    if not campaign.plan.get("pending_patches") or campaign.state != "draft":
+        return not campaign.plan.get("pending_patches")
+    members, index_of = [], {}
+    rows = campaign.node_updates.select_related("image__version", "wave").values_list(
+        *("node_id", "base_digest", "node__profile_id", "node__link", "image_id", "method", "wave__index")
+    )
+    images = {image.pk: image for image in ModelImage.objects.select_related("version")}
+    for node_id, base, profile_id, link, image_id, method, index in rows.filter(image__isnull=False):
+        members.append(Member(node_id, "", base, (profile_id, link), images[image_id], method=method))
+        index_of[node_id] = index
+    keep = {key: campaign.plan[key] for key in ("nodes", "refused")}
+    summarize(campaign=campaign, members=members, index_of=index_of, waves=list(campaign.waves.all()))
+    campaign.plan |= keep
+    campaign.plan_hash = hash_of(campaign.plan)
+    campaign.save(update_fields=["plan", "plan_hash"])
+    return not campaign.plan["pending_patches"]

@@ -1,0 +1,81 @@
+"""Going back, as a campaign like any other: a command where the previous slot is whole, else the reverse patch."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import transaction
+
+from fleet.audit.models import record
+from updates.campaigns.actions import ActionRefused, approve, end, locked, start
+from updates.campaigns.plan import Member, new_campaign, store_plan
+from updates.models import Campaign, CampaignKind, Method, ModelImage, NodeUpdate
+from updates.states import CampaignState, NodeUpdateState
+
+ENDED = (CampaignState.FINISHED, CampaignState.ABORTED)
+LIVE = [CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.HALTED]
+
+
+@transaction.atomic
+def roll_back(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
+    """Ends the campaign where it is still alive, then plans, approves and starts the way back for its nodes.
+
+    One click: whoever may roll back approves with it. Raises ActionRefused.
+    """
+    campaign = locked(campaign_id)
+    if campaign.kind == CampaignKind.ROLLBACK:
+        raise ActionRefused(f"{campaign.name} is itself a rollback.", "Roll the version out again instead.")
+    if live := campaign.rollbacks.filter(state__in=LIVE).first():
+        raise ActionRefused(f"{live.name} is going on already.", "Watch it, or abort it first.")
+    members = _members(campaign)
+    if not members:
+        raise ActionRefused(f"No node of {campaign.name} has anything to go back to.", "There is nothing to do.")
+    if campaign.state not in ENDED:
+        end(campaign, now=now, reason=f"Rolled back by {actor}.", cause="rolled-back")
+    rollback = new_campaign(
+        name=f"Rollback of {campaign.name}"[:100],
+        kind=CampaignKind.ROLLBACK,
+        reverts=campaign,
+        version=None,
+        node_filter="",
+        # One node that cannot go back must never stop the others from going back.
+        gate={"maximum_failure_percent": 100, "maximum_silent_percent": 100, "minimum_sample": 1},
+        created_by=actor,
+        offer_timeout_s=campaign.offer_timeout_s,
+        progress_timeout_s=campaign.progress_timeout_s,
+    )
+    store_plan(campaign=rollback, members=members, waves=[{"percent": 100, "soak_s": 0}], now=now)
+    record(actor=actor, action="campaign.rollback", subject=campaign, after={"rollback": rollback.pk})
+    if not rollback.plan["pending_patches"]:
+        approve(campaign_id=rollback.pk, plan_hash=rollback.plan_hash, actor=actor, now=now)
+        start(campaign_id=rollback.pk, actor=actor, now=now)
+        rollback.refresh_from_db()
+    return rollback
+
+
+def _members(campaign: Campaign) -> list[Member]:
+    """Nodes that run the campaign's image, or still may: a bundle that is whole on the node takes hold by itself."""
+    took_hold = [NodeUpdateState.CONFIRMED, NodeUpdateState.SILENT]
+    on_the_node = [NodeUpdateState.STAGED, NodeUpdateState.TRIAL]
+    begun = campaign.node_updates.filter(state__in=[*took_hold, *on_the_node], image__isnull=False)
+    images = ModelImage.objects.select_related("version__family").in_bulk(
+        set(begun.values_list("base_digest", flat=True)), field_name="known_id"
+    )
+    return [
+        _member(update, images.get(update.base_digest))
+        for update in begun.select_related("node", "image").order_by("pk")
+        if update.state in on_the_node or update.node.active_digest != update.base_digest
+    ]
+
+
+def _member(update: NodeUpdate, previous: ModelImage | None) -> Member:
+    node, image = update.node, update.image
+    stratum = (node.profile_id, node.link)
+    if previous is None:
+        why = "These nodes held an image that this server never built, so it cannot bring it back."
+        return Member(node.pk, node.endpoint, node.active_digest, stratum, None, "no-previous", why)
+    runs_it = image is not None and node.active_digest == image.digest
+    previous_slot_lost = runs_it and node.standby_digest[:8] != previous.digest[:8]
+    # A node that cannot follow the command says so, and gets the patch then.
+    method = Method.PATCH if previous_slot_lost else Method.COMMAND
+    return Member(node.pk, node.endpoint, node.active_digest, stratum, previous, method=method)

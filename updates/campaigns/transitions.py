@@ -1,0 +1,117 @@
+"""The only place that changes the state of a node update: compare-and-swap, event and tally in one transaction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection
+
+from updates.states import OPEN_STATES, REACHED_FROM, NodeUpdateState
+
+_MOVE = """
+WITH old AS (
+    SELECT id, state, wave_id FROM updates_nodeupdate n
+    WHERE id = ANY(%(ids)s) AND state = ANY(%(sources)s)
+      AND (NOT %(opens)s OR NOT EXISTS (
+        SELECT 1 FROM updates_nodeupdate other
+        WHERE other.node_id = n.node_id AND other.id <> n.id AND other.state = ANY(%(open)s)))
+    ORDER BY id FOR UPDATE
+), moved AS (
+    UPDATE updates_nodeupdate n SET state = %(state)s, cause = %(cause)s, changed_at = %(now)s, due_at = %(due)s
+    FROM old WHERE n.id = old.id
+    RETURNING n.id, n.campaign_id, n.node_id, n.wave_id, old.state AS from_state
+), event AS (
+    INSERT INTO updates_updateevent (at, campaign_id, node_id, node_update_id, from_state, to_state, cause)
+    SELECT %(now)s, campaign_id, node_id, id, from_state, %(state)s, %(cause)s FROM moved
+)
+SELECT id, wave_id, from_state FROM moved
+"""
+
+_COUNT = """
+WITH locked AS (SELECT id FROM updates_tally WHERE wave_id = ANY(%(waves)s) ORDER BY id FOR UPDATE)
+UPDATE updates_tally t SET count = t.count + d.change
+FROM (SELECT * FROM unnest(%(wave_ids)s::bigint[], %(states)s::text[], %(changes)s::int[]) AS d(wave_id, state, change)) d
+WHERE t.wave_id = d.wave_id AND t.state = d.state AND t.id IN (SELECT id FROM locked)
+"""
+
+
+# First half of the two-part advisory key, so that no other use of advisory locks meets ours.
+LOCK_SPACE = 0x6D66
+
+
+def lock(campaign_ids: Sequence[int], *, wait: bool) -> bool:
+    """The campaigns' advisory locks until the transaction ends, in one order everywhere. False where one is taken."""
+    with connection.cursor() as cursor:
+        for campaign_id in sorted(campaign_ids):
+            if wait:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, campaign_id])
+            else:
+                cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [LOCK_SPACE, campaign_id])
+                if not cursor.fetchone()[0]:
+                    return False
+    return True
+
+
+@dataclass(frozen=True)
+class Moved:
+    node_update_id: int
+    wave_id: int
+    from_state: str
+
+
+def move(
+    ids: Sequence[int],
+    to_state: NodeUpdateState,
+    *,
+    now: datetime,
+    cause: str = "",
+    due_at: datetime | None = None,
+    sources: Sequence[str] | None = None,
+) -> list[Moved]:
+    """Moves those of `ids` that stand in a state from which `to_state` may be reached; the others stay, silently.
+
+    A node that has another open update stays too: the newer campaign waits. Call within a transaction.
+    """
+    if not ids:
+        return []
+    allowed = [state for state in REACHED_FROM[to_state] if sources is None or state in sources]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _MOVE,
+            {
+                "ids": list(ids),
+                "sources": [str(state) for state in allowed],
+                "opens": to_state in OPEN_STATES,
+                "open": [str(state) for state in OPEN_STATES],
+                "state": str(to_state),
+                "cause": cause,
+                "now": now,
+                "due": due_at,
+            },
+        )
+        moved = [Moved(*row) for row in cursor.fetchall()]
+    _count(Counter((item.wave_id, item.from_state) for item in moved), str(to_state))
+    return moved
+
+
+def _count(left: Counter[tuple[int, str]], to_state: str) -> None:
+    changes: Counter[tuple[int, str]] = Counter()
+    for (wave_id, state), number in left.items():
+        changes[wave_id, state] -= number
+        changes[wave_id, to_state] += number
+    if not changes:
+        return
+    keys = sorted(changes)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _COUNT,
+            {
+                "waves": sorted({wave_id for wave_id, _ in keys}),
+                "wave_ids": [wave_id for wave_id, _ in keys],
+                "states": [state for _, state in keys],
+                "changes": [changes[key] for key in keys],
+            },
+        )

@@ -1,0 +1,150 @@
+"""Reads of versions, campaigns and node updates. Every list is paged by key; nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, F, Prefetch, Q, QuerySet, Sum
+from django.db.models.functions import Left
+
+from updates.models import Campaign, Fit, ModelImage, ModelVersion, NodeUpdate, Tally, UpdateEvent, Wave
+from updates.states import CampaignState, NodeUpdateState, VersionState
+
+S = NodeUpdateState
+PAGE = 50
+LIVE_CAMPAIGNS = [CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.HALTED]
+FELL_SHORT = [S.FAILED, S.REJECTED, S.SILENT, S.REVERTED, S.SKIPPED, S.CANCELLED]
+
+
+def versions(*, before: int | None = None, limit: int = PAGE) -> list[ModelVersion]:
+    """Newest first, from below the id `before`."""
+    rows = ModelVersion.objects.select_related("family").order_by("-id")
+    return list((rows.filter(id__lt=before) if before else rows)[:limit])
+
+
+def ready_versions() -> QuerySet[ModelVersion]:
+    return ModelVersion.objects.filter(state=VersionState.READY).select_related("family").order_by("-id")
+
+
+def version(version_id: int) -> ModelVersion:
+    """With family, images, their validation and their fits. Raises ModelVersion.DoesNotExist."""
+    images = ModelImage.objects.select_related("validation").prefetch_related(
+        Prefetch("fits", Fit.objects.select_related("profile").order_by("profile__name"))
+    )
+    return (
+        ModelVersion.objects.select_related("family")
+        .prefetch_related(Prefetch("images", images.order_by("id")))
+        .get(pk=version_id)
+    )
+
+
+def images_by_prefix(digests: Iterable[str]) -> dict[str, ModelImage]:
+    """The images that these digests (whole, or their first 8 hex digits) stand for, by the first 8 hex digits."""
+    prefixes = {one[:8] for one in digests if one}
+    images = ModelImage.objects.filter(known__prefix__in=prefixes).select_related("version__family")
+    return {image.digest[:8]: image for image in images}
+
+
+def newest_fit(*, family_id: int, profile_id: int) -> Fit | None:
+    """How the newest ready version of a family fits a profile."""
+    return (
+        Fit.objects.filter(profile_id=profile_id, image__version__family_id=family_id)
+        .filter(image__version__state=VersionState.READY)
+        .select_related("image__version__family")
+        .order_by("-image__version_id", "-fits", "image_id")
+        .first()
+    )
+
+
+def campaigns(*, before: int | None = None, limit: int = PAGE) -> list[Campaign]:
+    """Newest first, from below the id `before`, with version and family."""
+    rows = Campaign.objects.select_related("version__family", "reverts").order_by("-id")
+    return list((rows.filter(id__lt=before) if before else rows)[:limit])
+
+
+def live_campaigns() -> list[Campaign]:
+    return list(
+        Campaign.objects.filter(state__in=LIVE_CAMPAIGNS).select_related("version__family", "reverts").order_by("-id")
+    )
+
+
+def drafts() -> list[Campaign]:
+    return list(
+        Campaign.objects.filter(state=CampaignState.DRAFT).select_related("version__family").order_by("-id")[:PAGE]
+    )
+
+
+def campaign(campaign_id: int) -> Campaign:
+    """Raises Campaign.DoesNotExist."""
+    return Campaign.objects.select_related("version__family", "reverts").get(pk=campaign_id)
+
+
+def counts_by_campaign(campaign_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """How many node updates stand in each state, from the tallies."""
+    result: dict[int, dict[str, int]] = {campaign_id: {} for campaign_id in campaign_ids}
+    rows = Tally.objects.filter(wave__campaign_id__in=campaign_ids).values("wave__campaign_id", "state")
+    for row in rows.annotate(total=Sum("count")):
+        if row["total"]:
+            result[row["wave__campaign_id"]][row["state"]] = row["total"]
+    return result
+
+
+@dataclass(frozen=True)
+class WaveCounts:
+    wave: Wave
+    counts: dict[str, int]
+
+    @property
+    def nodes(self) -> int:
+        return sum(self.counts.values())
+
+
+def waves(campaign_id: int) -> list[WaveCounts]:
+    rows = Wave.objects.filter(campaign_id=campaign_id).prefetch_related("tallies").order_by("index")
+    return [WaveCounts(wave, {one.state: one.count for one in wave.tallies.all() if one.count}) for wave in rows]
+
+
+def failure_causes(campaign_id: int) -> list[dict[str, Any]]:
+    """State, cause and count of the node updates that fell short, most frequent first."""
+    rows = NodeUpdate.objects.filter(campaign_id=campaign_id, state__in=FELL_SHORT).values("state", "cause")
+    return list(rows.annotate(nodes=Count("id")).order_by("-nodes", "state", "cause"))
+
+
+def received_bytes(campaign_id: int) -> dict[str, int]:
+    """Bytes that nodes received and bytes they are to receive. Reads each node update: 10,000 rows take about 10 ms."""
+    sums = NodeUpdate.objects.filter(campaign_id=campaign_id).aggregate(
+        received=Sum("received_bytes", default=0), total=Sum("total_bytes", default=0)
+    )
+    return {"received": sums["received"], "total": sums["total"]}
+
+
+def rollback_reach(campaign_id: int) -> dict[str, int]:
+    """How many nodes run the campaign's image or still may, and how many hold in standby what they had before."""
+    begun = NodeUpdate.objects.filter(
+        campaign_id=campaign_id, state__in=[S.CONFIRMED, S.SILENT, S.STAGED, S.TRIAL], image__isnull=False
+    ).exclude(state__in=[S.CONFIRMED, S.SILENT], node__active_digest=F("base_digest"))
+    intact = ~Q(base_digest="") & Q(node__standby_digest__startswith=Left("base_digest", 8))
+    return begun.aggregate(nodes=Count("id"), by_command=Count("id", filter=intact))
+
+
+def newest_updates(node_ids: Sequence[int]) -> dict[int, NodeUpdate]:
+    """The newest node update of each node, with its campaign."""
+    rows = (
+        NodeUpdate.objects.filter(node_id__in=node_ids)
+        .select_related("campaign__version__family", "campaign__reverts", "wave", "image__version__family")
+        .order_by("node_id", "-id")
+        .distinct("node_id")
+    )
+    return {update.node_id: update for update in rows}
+
+
+def events_of_node(node_id: int, *, limit: int = PAGE) -> list[UpdateEvent]:
+    """Newest first."""
+    return list(UpdateEvent.objects.filter(node_id=node_id).select_related("campaign").order_by("-id")[:limit])
+
+
+def events_of_campaign(campaign_id: int, *, limit: int = 12) -> list[UpdateEvent]:
+    """Newest first, with the node."""
+    return list(UpdateEvent.objects.filter(campaign_id=campaign_id).select_related("node").order_by("-id")[:limit])
