@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import Router, Schema
+from ninja import Query, Router, Schema
 from ninja.errors import HttpError
 from pydantic import ConfigDict, Field
 
@@ -123,7 +123,7 @@ def register_many(request: HttpRequest, body: BulkIn) -> tuple[int, dict[str, ob
 
 
 @router.get("/profiles", response=list[ProfileOut], auth=viewer, tags=["profiles"])
-def list_profiles(request: HttpRequest, after: str = "", limit: int = Field(100, ge=1, le=500)) -> object:
+def list_profiles(request: HttpRequest, after: str = "", limit: int = Query(100, ge=1, le=500)) -> object:
     _no_nul(after)
     return HardwareProfile.objects.filter(name__gt=after)[:limit]
 
@@ -134,7 +134,7 @@ def add_profile(request: HttpRequest, profile: ProfileIn) -> tuple[int, Hardware
 
 
 @router.get("/firmware-builds", response=list[FirmwareBuildOut], auth=viewer, tags=["firmware builds"])
-def list_firmware_builds(request: HttpRequest, after: str = "", limit: int = Field(100, ge=1, le=500)) -> object:
+def list_firmware_builds(request: HttpRequest, after: str = "", limit: int = Query(100, ge=1, le=500)) -> object:
     _no_nul(after)
     return FirmwareBuild.objects.filter(name__gt=after)[:limit]
 

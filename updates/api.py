@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from ninja import Field, File, Form, Router, Schema, UploadedFile
+from ninja import Field, File, Form, Query, Router, Schema, UploadedFile
 
 from devices.api import Id, NodeOut, Strict
 from fleet.accounts.authentication import actor_of, operator, viewer
@@ -105,7 +105,7 @@ def upload_version(
 
 
 @router.get("/versions", response=list[VersionOut], auth=viewer, tags=["versions"])
-def list_versions(request: HttpRequest, before: Id | None = None, limit: int = Field(50, ge=1, le=500)) -> object:
+def list_versions(request: HttpRequest, before: Id | None = None, limit: int = Query(50, ge=1, le=500)) -> object:
     """Newest first; send the last id as `before` for the next page."""
     return selectors.versions(before=before, limit=limit)
 
@@ -132,8 +132,8 @@ def get_validation(request: HttpRequest, version_id: Id) -> object:
 def list_nodes(
     request: HttpRequest,
     filter: str = "",
-    after: int = Field(0, ge=0, le=2**63 - 1),
-    limit: int = Field(100, ge=1, le=1000),
+    after: int = Query(0, ge=0, le=2**63 - 1),
+    limit: int = Query(100, ge=1, le=1000),
 ) -> dict[str, object]:
     rows = nodes_matching(filter, now=timezone.now()).filter(pk__gt=after)
     nodes = list(rows.select_related("profile", "firmware_build", "presence")[:limit])

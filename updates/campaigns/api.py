@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from ninja import Field, Router, Schema
+from ninja import Field, Query, Router, Schema
 
 from devices.api import Id, Strict
 from fleet.accounts.authentication import actor_of, approver, operator, viewer
@@ -118,7 +118,7 @@ def create(request: HttpRequest, body: CampaignIn) -> tuple[int, Campaign]:
 
 
 @router.get("", response=list[CampaignOut], auth=viewer)
-def list_campaigns(request: HttpRequest, before: Id | None = None, limit: int = Field(50, ge=1, le=500)) -> object:
+def list_campaigns(request: HttpRequest, before: Id | None = None, limit: int = Query(50, ge=1, le=500)) -> object:
     """Newest first; send the last id as `before` for the next page."""
     return selectors.campaigns(before=before, limit=limit)
 
@@ -139,8 +139,8 @@ def list_node_updates(
     request: HttpRequest,
     campaign_id: Id,
     state: NodeUpdateState | None = None,
-    after: int = Field(0, ge=0, le=2**63 - 1),
-    limit: int = Field(100, ge=1, le=1000),
+    after: int = Query(0, ge=0, le=2**63 - 1),
+    limit: int = Query(100, ge=1, le=1000),
 ) -> dict[str, object]:
     get_object_or_404(Campaign, pk=campaign_id)
     rows = NodeUpdate.objects.filter(campaign_id=campaign_id, pk__gt=after).select_related("node", "wave")
