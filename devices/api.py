@@ -1,4 +1,4 @@
-"""REST: nodes, hardware profiles and firmware builds. The list of nodes stands in updates.api: its filter knows versions."""
+"""REST: nodes, hardware profiles and firmware builds. Listing nodes stands in updates.api: its filter knows versions."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from devices.registration import MAXIMUM_NODES, create_firmware_build, create_pr
 from fleet.accounts.authentication import actor_of, operator, viewer
 
 router = Router()
+nodes = Router(tags=["nodes"])
 Bytes = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 
@@ -105,21 +106,21 @@ class FirmwareBuildOut(FirmwareBuildIn):
     id: int
 
 
-@router.get("/nodes/{node_id}", response=NodeOut, auth=viewer, tags=["nodes"])
+@nodes.get("/{int:node_id}", response=NodeOut, auth=viewer)
 def get_node(request: HttpRequest, node_id: Id) -> Node:
     return get_object_or_404(Node.objects.select_related("profile", "firmware_build", "presence"), pk=node_id)
 
 
-@router.post("/nodes", response={201: NodeOut}, auth=operator, tags=["nodes"])
+@nodes.post("", response={201: NodeOut}, auth=operator)
 def register_node(request: HttpRequest, node: NodeIn) -> tuple[int, Node]:
     return 201, register_nodes(rows=[node.dict()], actor=actor_of(request))[0]
 
 
-@router.post("/nodes/bulk", response={201: BulkOut}, auth=operator, tags=["nodes"])
+@nodes.post("/bulk", response={201: BulkOut}, auth=operator)
 def register_many(request: HttpRequest, body: BulkIn) -> tuple[int, dict[str, object]]:
     """All of them or none."""
-    nodes = register_nodes(rows=[node.dict() for node in body.nodes], actor=actor_of(request))
-    return 201, {"registered": len(nodes), "ids": [node.pk for node in nodes]}
+    made = register_nodes(rows=[node.dict() for node in body.nodes], actor=actor_of(request))
+    return 201, {"registered": len(made), "ids": [node.pk for node in made]}
 
 
 @router.get("/profiles", response=list[ProfileOut], auth=viewer, tags=["profiles"])

@@ -6,6 +6,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
+from devices.api import nodes as nodes_router
 from devices.api import router as devices_router
 from devices.query import QueryError
 from devices.registration import RegistrationRefused
@@ -25,6 +26,7 @@ api = NinjaAPI(
 )
 api.add_router("", updates_router)
 api.add_router("", devices_router)
+api.add_router("/nodes", nodes_router)
 api.add_router("/campaigns", campaigns_router)
 
 

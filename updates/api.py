@@ -10,7 +10,7 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from ninja import Field, File, Form, Query, Router, Schema, UploadedFile
 
-from devices.api import Id, NodeOut, Strict
+from devices.api import Id, NodeOut, Strict, nodes
 from fleet.accounts.authentication import actor_of, operator, viewer
 from updates import selectors, services
 from updates.models import Fit, ModelFamily, ModelVersion, ValidationReport
@@ -128,7 +128,7 @@ def get_validation(request: HttpRequest, version_id: Id) -> object:
     return ValidationReport.objects.filter(image__version=version).select_related("image").order_by("image")
 
 
-@router.get("/nodes", response=NodesOut, auth=viewer, tags=["nodes"])
+@nodes.get("", response=NodesOut, auth=viewer)
 def list_nodes(
     request: HttpRequest,
     filter: str = "",
@@ -136,10 +136,10 @@ def list_nodes(
     limit: int = Query(100, ge=1, le=1000),
 ) -> dict[str, object]:
     rows = nodes_matching(filter, now=timezone.now()).filter(pk__gt=after)
-    nodes = list(rows.select_related("profile", "firmware_build", "presence")[:limit])
-    return {"nodes": nodes, "next": nodes[-1].pk if len(nodes) == limit else None}
+    page = list(rows.select_related("profile", "firmware_build", "presence")[:limit])
+    return {"nodes": page, "next": page[-1].pk if len(page) == limit else None}
 
 
-@router.get("/nodes/count", response=CountOut, auth=viewer, tags=["nodes"])
+@nodes.get("/count", response=CountOut, auth=viewer)
 def count_nodes(request: HttpRequest, filter: str = "") -> dict[str, int]:
     return {"count": nodes_matching(filter, now=timezone.now()).count()}
