@@ -184,9 +184,9 @@ class Window:
             delivery,
             from_states=OPEN_DELIVERY,
             at=at,
-            state=delivery.state if again else DeliveryState.OFFERED,
-            bundle=bundle,
             events=[] if again else [delivery_event(LinkEventKind.OFFERED, delivery, at=at, digest=base)],
+            # Offered again, the state stays what it has become since it was read.
+            **({} if again else {"state": DeliveryState.OFFERED, "bundle": bundle}),
         )
         if not await offered:
             return  # cancelled in the meantime
@@ -262,7 +262,7 @@ class Window:
 
     async def _read(self, path: str, accept: int) -> bytes:
         message = Message(code=GET, uri_path=path.split("/"), accept=accept)
-        return bytes(await self._succeed(message, path))
+        return await self._succeed(message, path)
 
     async def _read_number(self, path: str) -> int:
         text = await self._read(path, TEXT)
@@ -278,7 +278,7 @@ class Window:
     async def _succeed(self, message: Message, path: str) -> bytes:
         answer = await self._radio.request(self._session, message)
         if answer.code.is_successful():
-            return answer.payload
+            return bytes(answer.payload)
         # An answer of 5.xx says nothing of the request: a node without a cache of its answers gives 5.03 to a repeat.
         if answer.code.class_ == 5:
             raise NodeAsleep(f"/{path}: {answer.code}")

@@ -286,7 +286,7 @@ def test_the_whole_digest_comes_before_the_report_of_a_confirmed_image() -> None
     asyncio.run(scenario())
     first, holds, confirmed = LinkEvent.objects.order_by("id")
     assert (first.kind, holds.kind, holds.digest) == ("report", "holds", TARGET.hex())
-    assert bytes(confirmed.payload) == report
+    assert bytes(confirmed.payload or b"") == report
 
 
 def test_a_report_is_answered_when_it_is_kept() -> None:
