@@ -54,9 +54,10 @@ def cancel(*, link: LinkKind, references: Sequence[int], now: datetime) -> int:
         .select_for_update(of=("self",))
         .values("pk")
     )
-    return Delivery.objects.filter(pk__in=locked, state__in=OPEN_DELIVERY).update(
-        state=DeliveryState.CANCELLED, updated_at=now
-    )
+    with transaction.atomic():
+        return Delivery.objects.filter(pk__in=locked, state__in=OPEN_DELIVERY).update(
+            state=DeliveryState.CANCELLED, updated_at=now
+        )
 
 
 def _without_open_delivery(nodes: Sequence[Recipient]) -> list[Recipient]:
