@@ -65,7 +65,7 @@ class Node:
             ack_timeout_s=spec.ack_timeout_s,
             deduplicate=spec.deduplicate,
         )
-        self._client = Lwm2mClient(self._endpoint, server, spec.endpoint, spec.lifetime_s)
+        self._client = Lwm2mClient(self._endpoint, server, spec.endpoint, spec.lifetime_s, spec.lwm2m)
         self._heard = asyncio.Event()
         self._registered_until = 0.0
         self._wakes = 0
@@ -128,7 +128,7 @@ class Node:
             self._client.location = None
         await self._client.update()
         self._registered_until = self._clock.now() + self.spec.lifetime_s
-        if self._wakes % self.spec.health_every_wakes == 0:
+        if self._client.can_send and self._wakes % self.spec.health_every_wakes == 0:
             await self._send_health()
         while True:
             self._heard.clear()
@@ -164,6 +164,8 @@ class Node:
         return True
 
     async def _send_report(self) -> None:
+        if not self._client.can_send:
+            return
         taken = False
         try:
             taken = await self._client.send("/26241/0/2", self.firmware.state_report())
@@ -177,7 +179,9 @@ class Node:
         if self._contact_tries >= _CONTACT_WAKES:
             self.firmware.give_up_contact()
             return
-        if not await self._client.send("/26241/0/2", self.firmware.state_report()):
+        if not self._client.can_send:
+            await self._client.update()
+        elif not await self._client.send("/26241/0/2", self.firmware.state_report()):
             raise NoAnswer("the server did not take the report of the trial")
         self.firmware.confirm()
 
