@@ -8,13 +8,13 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from updates import services
+from updates import builds, services
 from updates.campaigns import work
 
 
 @shared_task
 def build_due() -> None:
-    services.build_due(timezone.now(), limit=1)
+    builds.build_due(timezone.now(), limit=1)
 
 
 @shared_task

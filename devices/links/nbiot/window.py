@@ -1,5 +1,7 @@
-"""What the gateway does in one window of one node (docs/nbiot.md). Every step may be the last one before the process is killed
-or the node sleeps: the next window begins again from what PostgreSQL and the node say.
+"""What the gateway does in one window of one node (docs/nbiot.md).
+
+Every step may be the last one before the process is killed or the node sleeps: the next window begins again from
+what PostgreSQL and the node say.
 """
 
 from __future__ import annotations
@@ -123,7 +125,7 @@ class Window:
         return self._event(LinkEventKind.HOLDS, digest=digest)
 
     async def _read_base(self) -> str | None:
-        """The digest of the confirmed active image (64 hex digits), empty for none, None where the node does not say."""
+        """The confirmed active image (64 hex digits); empty: there is none; None: the node does not say."""
         if self._session.registration.has_agent:
             try:
                 raw = await self._read(AGENT_BASE, OPAQUE)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from aiocoap import CHANGED, FORBIDDEN, METHOD_NOT_ALLOWED, PUT
 
+from devices.simulator.node import Node
 from devices.wire import Cause, NodeState, decode_state
 from tests.integration.devices.coap_gateway import CoapGateway, until
 from tests.integration.devices.simulated import (
@@ -23,7 +24,7 @@ from updates.patches.revert import revert_command
 AWAKE = {"wake_interval_s": 1000.0, "awake_s": 900.0}
 
 
-async def install(gateway: CoapGateway, node: Any, package: bytes) -> None:
+async def install(gateway: CoapGateway, node: Node, package: bytes) -> None:
     """Offer and execute; returns once the node has ended the update one way or the other."""
     await gateway.offer("node-1", package)
     await until(lambda: node.firmware.memory.package_state != 1)
