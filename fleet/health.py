@@ -13,19 +13,19 @@ import sys
 TIMEOUT_S = 3.0
 
 
-def http_answers(port: int) -> bool:
+def http_answers(port: str) -> bool:
     """Whether the log-in page comes back; it is asked for as a TLS proxy does, else production sends us to https."""
-    connection = http.client.HTTPConnection("localhost", port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection("localhost", int(port), timeout=TIMEOUT_S)
     connection.request("GET", "/admin/login/", headers={"X-Forwarded-Proto": "https"})
     return connection.getresponse().status == http.HTTPStatus.OK
 
 
-def coap_answers(port: int) -> bool:
+def coap_answers(port: str) -> bool:
     """Whether a CoAP ping, an empty confirmable message, is answered by a reset (RFC 7252, 4.3)."""
     message_id = secrets.token_bytes(2)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(TIMEOUT_S)
-        client.connect(("127.0.0.1", port))
+        client.connect(("127.0.0.1", int(port)))
         client.send(b"\x40\x00" + message_id)
         return client.recv(64) == b"\x70\x00" + message_id
 
@@ -39,12 +39,12 @@ def worker_answers(queue: str) -> bool:
     return queue in [entry["name"] for entry in taken.get(name, [])]
 
 
+CHECKS = {"http": http_answers, "coap": coap_answers, "worker": worker_answers}
+
+
 def main(kind: str, what: str) -> int:
     try:
-        if kind == "worker":
-            healthy = worker_answers(what)
-        else:
-            healthy = {"http": http_answers, "coap": coap_answers}[kind](int(what))
+        healthy = CHECKS[kind](what)
     except (OSError, http.client.HTTPException) as error:
         print(f"{kind} {what}: {error}", file=sys.stderr)
         return 1
