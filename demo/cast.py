@@ -39,7 +39,7 @@ ENDS = {
     "normal": "confirmed",
     "reboot": "confirmed",
     "wrong-base": "confirmed",
-    "failing-self-test": "failed",
+    "failing-self-test": "reverted",
     "liar": "failed",
     "silent": "silent",
     "never": "silent",

@@ -1,4 +1,4 @@
-"""The golden self-test of docs/wire-contract.md, really run in TFLM, once for each image.
+"""The golden self-test of docs/self-test.md, really run in TFLM, once for each image.
 
 As a program (`python -m devices.simulator.self_test`) it reads an image and prints the outcome as JSON. The interpreter
 aborts its process on some bad images, so each image gets a child of its own, one child at a time; 300 nodes with the
@@ -64,6 +64,12 @@ class SelfTestBench:
         return Outcome(bytes.fromhex(fields["digest"]), fields["output_bytes"])
 
 
+def golden_input(window: int, size: int) -> bytes:
+    """The raw input tensor of a window (0..3), `size` bytes: SHA-256 over a label, the window and a rising counter."""
+    blocks = (b"modelfleet-golden" + bytes([window]) + counter.to_bytes(4, "big") for counter in range(-(-size // 32)))
+    return b"".join(hashlib.sha256(block).digest() for block in blocks)[:size]
+
+
 def golden_outcome(image: bytes) -> Outcome:
     """Run the image on its 4 golden inputs. May raise or end the process on a bad image."""
     import numpy  # here and not above: the parent never needs either, and both are large
@@ -73,13 +79,9 @@ def golden_outcome(image: bytes) -> Outcome:
     details = interpreter.get_input_details(0)
     shape, kind = tuple(details["shape"]), numpy.dtype(details["dtype"])
     size = int(numpy.prod(shape)) * kind.itemsize
-    target = hashlib.sha256(image).digest()
-    blocks = range((_WINDOWS * size + 31) // 32)
-    stream = b"".join(hashlib.sha256(target + block.to_bytes(4, "big")).digest() for block in blocks)
     outputs = []
     for window in range(_WINDOWS):
-        raw = stream[window * size : (window + 1) * size]
-        interpreter.set_input(numpy.frombuffer(raw, kind).reshape(shape), 0)
+        interpreter.set_input(numpy.frombuffer(golden_input(window, size), kind).reshape(shape), 0)
         interpreter.invoke()
         outputs.append(interpreter.get_output(0).tobytes())
     return Outcome(hashlib.sha256(b"".join(outputs)).digest()[:8], len(outputs[0]))
