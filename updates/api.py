@@ -8,9 +8,9 @@ from typing import Any
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from ninja import Field, File, Form, Query, Router, Schema, UploadedFile
+from ninja import Field, File, Form, Router, Schema, Status, UploadedFile
 
-from devices.api import Id, NodeOut, Strict, nodes
+from devices.api import After, Id, Limit, NodeOut, Strict, nodes
 from fleet.accounts.authentication import actor_of, operator, viewer
 from updates import selectors, services
 from updates.models import Fit, ModelFamily, ModelVersion, ValidationReport
@@ -78,9 +78,9 @@ class CountOut(Schema):
 
 
 @router.post("/families", response={200: FamilyOut, 201: FamilyOut}, auth=operator, tags=["versions"])
-def add_family(request: HttpRequest, family: FamilyIn) -> tuple[int, ModelFamily]:
+def add_family(request: HttpRequest, family: FamilyIn) -> Status[ModelFamily]:
     made, created = services.ensure_family(**family.dict(), actor=actor_of(request))
-    return 201 if created else 200, made
+    return Status(201 if created else 200, made)
 
 
 @router.post("/versions", response={200: VersionOut, 201: VersionOut}, auth=operator, tags=["versions"])
@@ -91,7 +91,7 @@ def upload_version(
     onnx: File[UploadedFile],
     calibration: File[UploadedFile],
     evaluation: File[UploadedFile],
-) -> tuple[int, ModelVersion]:
+) -> Status[ModelVersion]:
     """201 for a new version, 200 where the same files were uploaded under this name before. Then poll its state."""
     version, created = services.upload_version(
         family_name=family,
@@ -101,11 +101,11 @@ def upload_version(
         evaluation=evaluation.read(),
         actor=actor_of(request),
     )
-    return 201 if created else 200, version
+    return Status(201 if created else 200, version)
 
 
 @router.get("/versions", response=list[VersionOut], auth=viewer, tags=["versions"])
-def list_versions(request: HttpRequest, before: Id | None = None, limit: int = Query(50, ge=1, le=500)) -> object:
+def list_versions(request: HttpRequest, before: Id | None = None, limit: Limit = 50) -> object:
     """Newest first; send the last id as `before` for the next page."""
     return selectors.versions(before=before, limit=limit)
 
@@ -132,8 +132,8 @@ def get_validation(request: HttpRequest, version_id: Id) -> object:
 def list_nodes(
     request: HttpRequest,
     filter: str = "",
-    after: int = Query(0, ge=0, le=2**63 - 1),
-    limit: int = Query(100, ge=1, le=1000),
+    after: After = 0,
+    limit: Limit = 100,
 ) -> dict[str, object]:
     rows = nodes_matching(filter, now=timezone.now()).filter(pk__gt=after)
     page = list(rows.select_related("profile", "firmware_build", "presence")[:limit])

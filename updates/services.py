@@ -44,7 +44,7 @@ def ensure_family(
     name: str,
     preprocessing: str = "none",
     class_names: list[str] | None = None,
-    limits: dict[str, float] | None = None,
+    limits: dict[str, Any] | None = None,
     actor: str,
 ) -> tuple[ModelFamily, bool]:
     """The family and whether it is new. Raises UploadRefused for bad fields, UploadConflict where it exists otherwise.

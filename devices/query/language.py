@@ -136,7 +136,7 @@ def _check_depth(text: str) -> None:
 def _explain(text: str, error: Exception) -> QueryError:
     example = "write field, operator and value, such as site:plant-3"
     if isinstance(error, UnexpectedCharacters):
-        position, expected = error.pos_in_stream or 0, error.allowed or set()
+        position, expected = error.pos_in_stream, error.allowed or set()
     elif isinstance(error, UnexpectedToken) and error.token.type != "$END":
         position, expected = error.token.start_pos or 0, error.expected
     else:
