@@ -35,7 +35,7 @@ test-long: agent ## Run fuzzing, kill storms and scale (under 25 minutes)
 lint: agent ## Check style, types, import rules, migrations and the OpenAPI snapshot
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy .
+	$(BIN)/python -m fleet.embedded run -- $(BIN)/mypy fleet devices updates frontend demo
 	$(BIN)/lint-imports
 	$(BIN)/python -m fleet.embedded run -- $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m fleet.embedded run -- $(BIN)/python manage.py openapi --check

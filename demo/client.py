@@ -14,6 +14,10 @@ from typing import Any
 class ApiError(Exception):
     """An answer that is not 2xx, with the problem details that came with it."""
 
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 class Client:
     def __init__(self, *, base_url: str, token: str) -> None:
@@ -51,7 +55,8 @@ class Client:
             with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
-            raise ApiError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')[:500]}") from error
+            detail = error.read().decode(errors="replace")[:500]
+            raise ApiError(f"{method} {path}: {error.code} {detail}", status=error.code) from error
 
 
 def wait_until(condition: Callable[[], bool], *, within_s: float, what: str, every_s: float = 0.5) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -37,8 +38,9 @@ def free_port(kind: socket.SocketKind, preferred: int) -> int:
 class Stage:
     """Everything that runs, under one supervisor."""
 
-    def __init__(self, *, var: Path, time_scale: float, say: Callable[[str], None]) -> None:
-        self.var, self.time_scale, self.say = var, time_scale, say
+    def __init__(self, *, var: Path, time_scale: float, say: Callable[[str], None], own_services: bool = False) -> None:
+        """`own_services`: start PostgreSQL and Redis even where DATABASE_URL and REDIS_URL name others."""
+        self.var, self.time_scale, self.say, self.own_services = var, time_scale, say, own_services
         self.web_port = free_port(socket.SOCK_STREAM, 8000)
         self.lwm2m_port = free_port(socket.SOCK_DGRAM, 5683)
         self.services: Services | None = None
@@ -51,7 +53,8 @@ class Stage:
 
     def open(self) -> None:
         """Services, then the tables; raises where either fails."""
-        self.services = start_services(self.var, durable=True, say=self.say)
+        environment = {} if self.own_services else os.environ
+        self.services = start_services(self.var, durable=True, environment=environment, say=self.say)
         self.environment = {
             **os.environ,
             **self.services.environment(),
@@ -117,6 +120,12 @@ class Stage:
 
     def _add(self, name: str, command: list[str]) -> None:
         self.supervisor.add(Process(name=name, command=command, environment=self.environment, directory=ROOT))
+
+    def kill(self, name: str, number: signal.Signals) -> None:
+        """Signals the process of this name, of the product's or of the services."""
+        services = self.services.supervisor if self.services else None
+        supervisor = services if services is not None and name in services.names() else self.supervisor
+        supervisor.kill(name, number)
 
     def new_login(self) -> tuple[str, str]:
         """A fresh password for the demo's operator at each start."""

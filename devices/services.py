@@ -67,7 +67,7 @@ def register_image(digest: str) -> KnownImage:
     except IntegrityError as error:
         if other := KnownImage.objects.filter(prefix=image.prefix).first():
             raise PrefixClash(
-                f"digest: {digest} begins like {other.digest}, and reports carry only the first {PREFIX_DIGITS} digits; "
+                f"digest: {digest} begins like {other.digest}, and reports carry only {PREFIX_DIGITS} digits; "
                 "change the model by a byte (its description, say) and upload again"
             ) from error
         raise
@@ -222,7 +222,9 @@ def add_bytes_sent(*, counts: Mapping[int, int]) -> None:
         cursor.execute(
             """
             WITH sent AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[]) AS s (id, bytes)),
-                 locked AS (SELECT d.id FROM devices_delivery d JOIN sent USING (id) ORDER BY d.id FOR NO KEY UPDATE OF d)
+                 locked AS (
+                     SELECT d.id FROM devices_delivery d JOIN sent USING (id) ORDER BY d.id FOR NO KEY UPDATE OF d
+                 )
             UPDATE devices_delivery d SET bytes_sent = d.bytes_sent + sent.bytes
             FROM sent JOIN locked USING (id) WHERE d.id = sent.id
             """,

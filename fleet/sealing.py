@@ -21,4 +21,4 @@ def seal(secret: bytes, *, purpose: str) -> bytes:
 
 def unseal(sealed: bytes, *, purpose: str) -> bytes:
     """Raises cryptography.fernet.InvalidToken where SECRET_KEY is not the one that sealed it."""
-    return _fernet(purpose).decrypt(bytes(sealed))
+    return _fernet(purpose).decrypt(sealed)

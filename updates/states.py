@@ -21,13 +21,13 @@ class NodeUpdateState(models.TextChoices):
 
 
 S = NodeUpdateState
-OPEN_STATES = [S.OFFERED, S.TRANSFERRING, S.STAGED, S.TRIAL]
-TERMINAL_STATES = [S.CONFIRMED, S.FAILED, S.REJECTED, S.SILENT, S.REVERTED, S.SKIPPED, S.CANCELLED]
+OPEN_STATES: list[S] = [S.OFFERED, S.TRANSFERRING, S.STAGED, S.TRIAL]
+TERMINAL_STATES: list[S] = [S.CONFIRMED, S.FAILED, S.REJECTED, S.SILENT, S.REVERTED, S.SKIPPED, S.CANCELLED]
 
 # From which states each state can be reached. Reports arrive late, twice and out of order, so an open state may be
 # entered from any earlier open one; `silent` is the only terminal state that a report reopens, because it says only
 # that nothing was heard.
-REACHED_FROM: dict[str, list[str]] = {
+REACHED_FROM: dict[S, list[S]] = {
     S.OFFERED: [S.PLANNED],
     S.TRANSFERRING: [S.OFFERED, S.SILENT],
     S.STAGED: [S.OFFERED, S.TRANSFERRING, S.SILENT],
@@ -52,7 +52,7 @@ class CampaignState(models.TextChoices):
     ABORTED = "aborted", "aborted"
 
 
-CAMPAIGN_REACHED_FROM: dict[str, list[str]] = {
+CAMPAIGN_REACHED_FROM: dict[CampaignState, list[CampaignState]] = {
     CampaignState.SCHEDULED: [CampaignState.DRAFT],
     CampaignState.RUNNING: [CampaignState.SCHEDULED, CampaignState.PAUSED, CampaignState.HALTED],
     CampaignState.PAUSED: [CampaignState.SCHEDULED, CampaignState.RUNNING],

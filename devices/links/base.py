@@ -1,4 +1,4 @@
-"""What every link can do, whatever its radio. A link carries opaque bytes and writes down what happened as LinkEvent rows."""
+"""What every link can do, whatever its radio: it carries opaque bytes and writes what happened as LinkEvent rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from devices.models import HardwareProfile
+from devices.models import HardwareProfile, LinkKind
 
 FULL_BUNDLE = "*"
 
@@ -31,7 +31,7 @@ class Recipient:
 
 
 class Link(Protocol):
-    kind: str
+    kind: LinkKind
 
     def estimate(self, *, profile: HardwareProfile, size: int) -> Estimate:
         """For a bundle of `size` bytes."""

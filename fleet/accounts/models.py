@@ -3,9 +3,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
-from django.contrib.auth.models import AbstractUser, UserManager
+from django.contrib.auth.models import AbstractUser
 from django.db import models
 
 
@@ -24,9 +24,7 @@ RANK = {role: rank for rank, role in enumerate(Role.values)}
 class User(AbstractUser):
     role = models.CharField(max_length=16, choices=Role.choices, default=Role.VIEWER)
 
-    objects: ClassVar[UserManager[User]] = UserManager()
-
-    class Meta(AbstractUser.Meta):  # type: ignore[name-defined,misc]
+    class Meta(AbstractUser.Meta):
         constraints = [models.CheckConstraint(condition=models.Q(role__in=Role.values), name="user_role_is_known")]
 
     def may(self, role: str) -> bool:

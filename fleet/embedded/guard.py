@@ -1,8 +1,8 @@
 """Ends the process groups of a supervisor that was killed.
 
-Started by the supervisor with a pipe as standard input. Lines `+<group> <signal> <seconds>` and `-<group>` tell which groups
-exist, how to stop them and how long that may take. The end of the pipe means that the supervisor is gone. Needs the standard library only: it starts in
-milliseconds and must not fail for want of an import.
+Started by the supervisor with a pipe as standard input. Lines `+<group> <signal> <seconds>` and `-<group>` tell which
+groups exist, how to stop them and how long that may take. The end of the pipe means that the supervisor is gone. Needs
+the standard library only: it starts in milliseconds and must not fail for want of an import.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Data and logs live in `var`. Sockets live elsewhere, because a socket path may h
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def socket_directory(var: Path) -> Path:
     )
 
 
+def remove_socket_directory(var: Path) -> None:
+    """Remove what `socket_directory` made, unless a clean-up of temporary files was faster."""
+    record = var / "socket-directory"
+    if record.exists():
+        known = Path(record.read_text())
+        if _is_ours(known):
+            shutil.rmtree(known)
+        record.unlink()
+
+
 def _is_ours(directory: Path) -> bool:
     """A stranger may have taken the name in a shared directory after a clean-up; never follow it."""
     if directory.is_symlink() or not directory.is_dir():
@@ -72,6 +83,14 @@ def start_ticks(pid: int) -> int | None:
         return None
     state, *fields = stat.rpartition(")")[2].split()
     return None if state in "ZX" else int(fields[18])
+
+
+def program_of(pid: int) -> str | None:
+    """Name of the program that process `pid` runs, cut to 15 bytes (proc(5), comm); None if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def processes_working_in(directory: Path, program: str) -> list[int]:

@@ -12,13 +12,14 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 
-from fleet.embedded.paths import EmbeddedError, processes_working_in, write_private
+from fleet.embedded.paths import EmbeddedError, processes_working_in, program_of, write_private
 from fleet.embedded.processes import end_processes
 from fleet.embedded.supervisor import Process
 
@@ -49,25 +50,55 @@ def programs() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def unprivileged() -> list[str]:
-    """Command prefix under which PostgreSQL, which refuses to run as root, starts.
+@dataclass(frozen=True)
+class Account:
+    """As whom PostgreSQL runs: `prefix` goes before its commands, `owner` is the user id that its files must have."""
 
-    For root: a user namespace in which our files belong to an ordinary user, so that data and sockets stay
-    root's outside. Raises EmbeddedError where the kernel or the container forbids such namespaces.
+    prefix: tuple[str, ...]
+    owner: int
+
+
+def account(say: Callable[[str], None]) -> Account:
+    """As whom PostgreSQL, which refuses to run as root, runs here.
+
+    As an ordinary user: as ourselves. As root: in a user namespace in which our files belong to an ordinary user, so
+    that data and sockets stay root's outside. Where the kernel or the container forbids such namespaces: as `nobody`,
+    who gets CAP_DAC_OVERRIDE (capabilities(7)) to reach its files without opening our directories to all; `say` tells.
+    Raises EmbeddedError where that is forbidden too.
     """
     if os.geteuid() != 0:
-        return []
-    ordinary = next((entry.pw_uid for entry in pwd.getpwall() if entry.pw_uid != 0), None)
-    prefix = ["unshare", f"--map-user={ordinary}", "--"]
-    if ordinary is None or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
-        raise EmbeddedError(
-            "PostgreSQL does not run as root, and this machine does not let root make a user namespace "
-            "(`unshare --map-user`). Run as an ordinary user, or set DATABASE_URL to a server of your own."
-        )
-    return prefix
+        return Account((), os.geteuid())
+    users = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
+    nobody = users.get("nobody") or next(iter(users.values()), None)
+    if nobody is None:
+        raise EmbeddedError("PostgreSQL does not run as root, and /etc/passwd names no other user: add `nobody`")
+    namespace = Account(("unshare", f"--map-user={nobody.pw_uid}", "--"), 0)
+    if _works(namespace):
+        return namespace
+    changed = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups")
+    able = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--")
+    other_user = Account((*changed, *able), nobody.pw_uid)
+    if _works(other_user):
+        say(f"no user namespace for root on this machine: PostgreSQL runs as {nobody.pw_name}, who owns its data")
+        return other_user
+    raise EmbeddedError(
+        "PostgreSQL does not run as root, and this machine lets root neither make a user namespace (`unshare "
+        "--map-user`) nor become another user (`setpriv --reuid`). Run as an ordinary user, or set DATABASE_URL."
+    )
 
 
-def initialise(var: Path, *, durable: bool) -> None:
+def _works(candidate: Account) -> bool:
+    return subprocess.run([*candidate.prefix, "true"], capture_output=True, check=False).returncode == 0
+
+
+def give_to(owner: int, data: Path) -> None:
+    """Make `owner` the owner of all of `data`: it was made by another account when this machine allowed other things."""
+    if data.stat().st_uid != owner:
+        for path in [data, *data.rglob("*")]:
+            os.chown(path, owner, -1, follow_symlinks=False)
+
+
+def initialise(var: Path, prefix: Sequence[str], *, durable: bool) -> None:
     """Make the database cluster in `var/postgres` unless it is there; an interrupted attempt leaves nothing behind."""
     data, password = var / "postgres", var / "postgres.password"
     if data.exists():
@@ -77,7 +108,7 @@ def initialise(var: Path, *, durable: bool) -> None:
         shutil.rmtree(unfinished)
     write_private(password, secrets.token_urlsafe(32))
     command = [
-        *unprivileged(), str(programs() / "initdb"), f"--pgdata={unfinished}", f"--username={NAME}", f"--pwfile={password}",
+        *prefix, str(programs() / "initdb"), f"--pgdata={unfinished}", f"--username={NAME}", f"--pwfile={password}",
         "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
         "--no-instructions", *([] if durable else ["--no-sync"]),
     ]  # fmt: skip
@@ -91,10 +122,15 @@ def clear_leftovers(data: Path) -> None:
     """End servers that a killed supervisor left on `data`, and remove a `postmaster.pid` that names a stranger.
 
     The caller holds the lock of `var`, so whatever runs on `data` is a leftover. PostgreSQL itself clears a stale
-    file, except when its pid now belongs to another process of the same user.
+    file, except when its pid now belongs to another process of the same user. A living server that we may not look
+    into keeps its file: PostgreSQL then refuses to start, where two servers would ruin the data.
     """
     end_processes(processes_working_in(data, "postgres"), signal.SIGINT, within_s=10.0)
-    (data / "postmaster.pid").unlink(missing_ok=True)
+    record = data / "postmaster.pid"
+    if record.exists():
+        pid = record.read_text().partition("\n")[0]
+        if not pid.isdigit() or program_of(int(pid)) != "postgres":  # no digits: the power failed while it was written
+            record.unlink()
 
 
 def url(var: Path, sockets: Path) -> str:
@@ -119,15 +155,17 @@ def ready(maintenance_url: str) -> Callable[[], bool]:
     return check
 
 
-def process(var: Path, sockets: Path, *, durable: bool) -> Process:
+def process(var: Path, sockets: Path, *, durable: bool, say: Callable[[str], None]) -> Process:
     """The server on `var/postgres`. With `durable=False` a power cut may lose the data: for tests only."""
-    initialise(var, durable=durable)
+    runs_as = account(say)
+    initialise(var, runs_as.prefix, durable=durable)
     data = var / "postgres"
+    give_to(runs_as.owner, data)
     settings = SETTINGS | {"unix_socket_directories": str(sockets)} | ({} if durable else NOT_DURABLE)
     options = [f"--{key}={value}" for key, value in settings.items()]
     return Process(
         name="postgres",
-        command=[*unprivileged(), str(programs() / "postgres"), "-D", str(data), *options],
+        command=[*runs_as.prefix, str(programs() / "postgres"), "-D", str(data), *options],
         prepare=lambda: clear_leftovers(data),
         ready=ready(url(var, sockets).replace(f"/{NAME}?", "/postgres?")),
         stop_signal=signal.SIGINT,  # "fast" shutdown: ends sessions instead of waiting for them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import signal
 import subprocess
 import threading
@@ -144,9 +144,8 @@ class Runner:
         self._tell_guard(f"+{child.pid} {process.stop_signal.value} {process.stop_within_s}\n")
         self._copy_output(child)
         with self._lock:
-            signal_group(
-                child.pid, signal.SIGKILL
-            )  # the rest of the group; its number is ours until the child is reaped
+            # The rest of the group; its number is ours until the child is reaped.
+            signal_group(child.pid, signal.SIGKILL)
             code = child.wait()
             self._child = None
         self._tell_guard(f"-{child.pid}\n")
@@ -154,20 +153,22 @@ class Runner:
 
     def _copy_output(self, child: subprocess.Popen[bytes]) -> None:
         """Copy until the child itself has ended, even if a grandchild holds the pipe open."""
-        assert child.stdout is not None  # noqa: S101 - it was asked for
+        if child.stdout is None:
+            raise TypeError("the child must be started with a pipe as its standard output")
         ended = os.pidfd_open(child.pid)
         pipe = child.stdout.fileno()
         os.set_blocking(pipe, False)
-        with child.stdout:
-            watched = [pipe, ended]
+        with child.stdout, selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            selector.register(ended, selectors.EVENT_READ)
             while True:
-                readable, _, _ = select.select(watched, [], [])
+                readable = {key.fd for key, _ in selector.select()}
                 if pipe in readable:
                     data = os.read(pipe, 65536)
                     if data:
                         self.log.feed(data)
                         continue
-                    watched = [ended]
+                    selector.unregister(pipe)
                 if ended in readable:
                     break
         os.close(ended)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 
 from fleet.embedded import postgres, redis
-from fleet.embedded.paths import EmbeddedError, private_directory, socket_directory, start_ticks, write_private
+from fleet.embedded.paths import (
+    EmbeddedError,
+    private_directory,
+    remove_socket_directory,
+    socket_directory,
+    start_ticks,
+    write_private,
+)
 from fleet.embedded.supervisor import Process, Supervisor, say_on_terminal
 
 
@@ -61,7 +67,7 @@ def start_services(
         sockets = socket_directory(var)
         processes: list[Process] = []
         if not given_database:
-            processes.append(postgres.process(var, sockets, durable=durable))
+            processes.append(postgres.process(var, sockets, durable=durable, say=say))
         if not given_redis:
             processes.append(redis.process(var, sockets, durable=durable))
         supervisor.start()
@@ -107,8 +113,5 @@ def _take_lock(var: Path) -> TextIOWrapper:
 
 def _release(var: Path, lock: TextIOWrapper) -> None:
     (var / "services.json").unlink(missing_ok=True)
-    record = var / "socket-directory"
-    if record.exists():
-        shutil.rmtree(record.read_text(), ignore_errors=True)
-        record.unlink()
+    remove_socket_directory(var)
     lock.close()

@@ -59,4 +59,4 @@ def revert_command_for(campaign: Campaign) -> bytes:
 
 
 def _preimage(campaign: Campaign) -> bytes:
-    return unseal(campaign.revert_preimage_sealed, purpose=REVERT_PURPOSE)
+    return unseal(bytes(campaign.revert_preimage_sealed), purpose=REVERT_PURPOSE)

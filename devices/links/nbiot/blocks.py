@@ -1,5 +1,5 @@
-"""Stateless Block2 (RFC 7959 2.4): the answer depends on the byte offset alone, so a node may go on after a reboot, from
-another address, with another block size."""
+"""Stateless Block2 (RFC 7959 2.4): the answer depends on the byte offset alone, so a node may go on after a
+reboot, from another address, with another block size."""
 
 from __future__ import annotations
 

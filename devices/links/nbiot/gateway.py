@@ -61,7 +61,7 @@ class Gateway:
         self.store = Store()
         self.registry = Registry(awake_s=self._awake_s, time_scale=time_scale)
         self.transfers = Transfers(self.store)
-        self._context: Context | None = None
+        self._context: Context
         self._in_flight = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._due: set[Session] = set()
         self._wake = asyncio.Event()
@@ -180,7 +180,6 @@ class Gateway:
 
     async def request(self, session: Session, message: Message) -> Message:
         """One exchange, inside the window only. Raises NodeAsleep."""
-        assert self._context is not None
         async with self._in_flight:
             left = session.awake_until - time.monotonic()
             if left <= 0:
@@ -207,8 +206,9 @@ class Gateway:
         try:
             for pause_s in RECHECK_S:
                 await asyncio.sleep(pause_s)
-                if await window.after_transfer(delivery):
-                    return
+                async with session.busy:
+                    if await window.after_transfer(delivery):
+                        return
         except (NodeAsleep, Refused, DatabaseDown) as error:
             log.info("lwm2m.window-ended", node=session.node_id, reason=str(error))
 
@@ -241,7 +241,8 @@ class Gateway:
 
     async def _visit(self, session: Session, deliveries: Sequence[Delivery]) -> None:
         try:
-            await Window(session, radio=self, store=self.store).visit(deliveries)
+            async with session.busy:
+                await Window(session, radio=self, store=self.store).visit(deliveries)
         except (NodeAsleep, Refused, DatabaseDown) as error:
             log.info("lwm2m.window-ended", node=session.node_id, reason=str(error))
         finally:

@@ -15,7 +15,7 @@ BLOCK_BYTES = 512
 COAP_DOWN_BYTES, COAP_UP_BYTES = 19, 15
 DTLS_BYTES = 29
 IP_UDP_BYTES = 28
-# Update, read of the base, write of the address, read of the state, execute, report: what a window holds besides blocks.
+# What a window holds besides blocks: Update, base, address, state, execute, report.
 WINDOW_EXCHANGES = 6
 # Sustained NB1 rates, and the round trip in good coverage (deep coverage: 5-10 s).
 DOWN_BITS_PER_SECOND = 26_000

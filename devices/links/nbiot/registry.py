@@ -1,5 +1,6 @@
-"""Who is registered and awake (OMA-TS-LightweightM2M_Core 6.2 Registration, 6.5 Queue Mode). No I/O; times are seconds of a
-monotonic clock, given by the caller.
+"""Who is registered and awake (OMA-TS-LightweightM2M_Core 6.2 Registration, 6.5 Queue Mode).
+
+No I/O; times are seconds of a monotonic clock, given by the caller.
 
 Held in memory only: a gateway that was killed answers 4.04 to the next Update, and the node registers again.
 """
@@ -91,8 +92,8 @@ class Session:
     read_state: bool = True
     reports: list[bytes] = field(default_factory=list)  # `confirmed`, waiting for the whole digest
     offered_base: dict[int, str] = field(default_factory=dict)
-        default_factory=list
-    )  # pauses before the next reads of the state, after a whole transfer
+    # Held by whoever talks to the node, so that a state that was read still holds when it is acted on.
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     visit: asyncio.Task[None] | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""The gateway's CoAP resources: /rd, /dp and /b. What a request asks for is decided here, what follows from it in the gateway."""
+"""The gateway's CoAP resources: /rd, /dp and /b. What follows from a request is decided in the gateway."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Bundles(_Guarded, PathCapable):
 
 
 def make_site(gateway: Gateway, *, size_exponent_max: int) -> Site:
-    """A site hands a request for exactly /rd only to a plain resource, and those below it only to a path-capable one."""
+    """A site hands a request for exactly /rd only to a plain resource, those below it only to a path-capable one."""
     site = Site()
     site.add_resource(["rd"], Register(gateway))
     site.add_resource(["rd"], Registered(gateway))

@@ -33,7 +33,7 @@ def state_report(payload: bytes) -> Report:
 
 
 def parse_reports(pack: bytes) -> list[Report]:
-    """All reports of a pack, or none: one bad record refuses the whole. Other resources are passed over. Raises BadPack."""
+    """All reports of a pack, or none: one bad record refuses it; other resources are passed over. Raises BadPack."""
     if len(pack) > PACK_BYTES_MAX:
         raise BadPack(f"pack: {len(pack)} bytes, must be at most {PACK_BYTES_MAX}")
     try:

@@ -76,6 +76,10 @@ def _commit(batch: _Batch) -> list[bool]:
     return won
 
 
+def _disconnect() -> None:
+    connection.close()  # of the thread that calls
+
+
 class Store:
     """Made and used in one event loop."""
 
@@ -138,7 +142,7 @@ class Store:
         except TimeoutError:
             log.error("lwm2m.unwritten", writes=self.pending)
         for executor in (self._reader, self._writer):
-            await asyncio.get_running_loop().run_in_executor(executor, connection.close)
+            await asyncio.get_running_loop().run_in_executor(executor, _disconnect)
             executor.shutdown(wait=False)
 
     def _add(self, write: Write) -> asyncio.Future[bool]:

@@ -25,7 +25,7 @@ class Transfer:
     reported: int | None = None  # what the last PROGRESS event said
 
     def advance(self, end: int) -> bool:
-        """Notes that the bytes up to `end` left; True when it is time for a PROGRESS event: at first, then each tenth."""
+        """Notes that the bytes up to `end` left; True when a PROGRESS event is due: at first, then each tenth."""
         self.received = max(self.received, end)
         total = len(self.body)
         if (

@@ -1,0 +1,46 @@
+"""Reconcile finds what does not add up, and finds nothing where all is well."""
+
+from __future__ import annotations
+
+from django.db import connection
+
+from devices.wire import Cause, NodeState
+from tests.integration.updates.campaigns.scene import Scene
+from updates.campaigns.reconcile import reconcile
+from updates.models import NodeUpdate, Tally, UpdateEvent
+
+
+def test_a_campaign_with_every_kind_of_end_leaves_the_books_right(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(offer_timeout_s=100))
+    confirmed, failed, *_ = scene.open_updates(campaign)
+    scene.confirm(confirmed)
+    scene.delivered(failed)
+    scene.report(failed.node, campaign, NodeState.FAILED, cause=Cause.FLASH_FAILURE)
+    scene.drain()
+    scene.tick(campaign, times=3, later_s=101)
+    assert campaign.state == "finished"
+    assert reconcile() == []
+
+
+def test_a_wrong_tally_is_found(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    Tally.objects.filter(wave__campaign=campaign, state="offered").update(count=9)
+    assert reconcile() == [f"Wave {campaign.waves.get().pk} counts 9 node updates as offered, there are 10."]
+
+
+def test_a_state_that_no_event_explains_is_found(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    update = scene.open_updates(campaign)[0]
+    NodeUpdate.objects.filter(pk=update.pk).update(state="staged")
+    assert f"Node update {update.pk} is staged, its last event says offered." in reconcile()
+    UpdateEvent.objects.filter(node_update_id=update.pk).delete()
+    assert f"Node update {update.pk} is staged and no event says how it came there." in reconcile()
+
+
+def test_the_check_for_two_open_updates_sees_what_the_index_forbids(scene: Scene) -> None:
+    scene.tick(scene.campaign())
+    second = scene.tick(scene.campaign())
+    with connection.cursor() as cursor:
+        cursor.execute("DROP INDEX one_open_update_a_node")
+    NodeUpdate.objects.filter(campaign=second, node=scene.fleet[0]).update(state="offered")
+    assert f"Node {scene.fleet[0].pk} has 2 open updates." in reconcile()
