@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import Query, Router, Schema
+from ninja import Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import ConfigDict, Field
 
@@ -19,6 +19,8 @@ router = Router()
 nodes = Router(tags=["nodes"])
 Bytes = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+After = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Limit = Annotated[int, Field(ge=1, le=500)]
 
 
 class Strict(Schema):
@@ -115,37 +117,37 @@ def get_node(request: HttpRequest, node_id: Id) -> Node:
 
 
 @nodes.post("", response={201: NodeOut}, auth=operator)
-def register_node(request: HttpRequest, node: NodeIn) -> tuple[int, Node]:
-    return 201, register_nodes(rows=[node.dict()], actor=actor_of(request))[0]
+def register_node(request: HttpRequest, node: NodeIn) -> Status[Node]:
+    return Status(201, register_nodes(rows=[node.dict()], actor=actor_of(request))[0])
 
 
 @nodes.post("/bulk", response={201: BulkOut}, auth=operator)
-def register_many(request: HttpRequest, body: BulkIn) -> tuple[int, dict[str, object]]:
+def register_many(request: HttpRequest, body: BulkIn) -> Status[dict[str, object]]:
     """All of them or none."""
     made = register_nodes(rows=[node.dict() for node in body.nodes], actor=actor_of(request))
-    return 201, {"registered": len(made), "ids": [node.pk for node in made]}
+    return Status(201, {"registered": len(made), "ids": [node.pk for node in made]})
 
 
 @router.get("/profiles", response=list[ProfileOut], auth=viewer, tags=["profiles"])
-def list_profiles(request: HttpRequest, after: str = "", limit: int = Query(100, ge=1, le=500)) -> object:
+def list_profiles(request: HttpRequest, after: str = "", limit: Limit = 100) -> object:
     _no_nul(after)
     return HardwareProfile.objects.filter(name__gt=after)[:limit]
 
 
 @router.post("/profiles", response={201: ProfileOut}, auth=operator, tags=["profiles"])
-def add_profile(request: HttpRequest, profile: ProfileIn) -> tuple[int, HardwareProfile]:
-    return 201, create_profile(actor=actor_of(request), **profile.dict())
+def add_profile(request: HttpRequest, profile: ProfileIn) -> Status[HardwareProfile]:
+    return Status(201, create_profile(actor=actor_of(request), **profile.dict()))
 
 
 @router.get("/firmware-builds", response=list[FirmwareBuildOut], auth=viewer, tags=["firmware builds"])
-def list_firmware_builds(request: HttpRequest, after: str = "", limit: int = Query(100, ge=1, le=500)) -> object:
+def list_firmware_builds(request: HttpRequest, after: str = "", limit: Limit = 100) -> object:
     _no_nul(after)
     return FirmwareBuild.objects.filter(name__gt=after)[:limit]
 
 
 @router.post("/firmware-builds", response={201: FirmwareBuildOut}, auth=operator, tags=["firmware builds"])
-def add_firmware_build(request: HttpRequest, build: FirmwareBuildIn) -> tuple[int, FirmwareBuild]:
-    return 201, create_firmware_build(actor=actor_of(request), **build.dict())
+def add_firmware_build(request: HttpRequest, build: FirmwareBuildIn) -> Status[FirmwareBuild]:
+    return Status(201, create_firmware_build(actor=actor_of(request), **build.dict()))
 
 
 def _no_nul(text: str) -> None:

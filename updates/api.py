@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from ninja import Field, File, Form, Path, Query, Router, Schema, UploadedFile
+from ninja import Field, File, Form, Path, Router, Schema, Status, UploadedFile
 
-from devices.api import Id, NodeOut, Strict, nodes
+from devices.api import After, Id, Limit, NodeOut, Strict, nodes
 from fleet.accounts.authentication import actor_of, operator, viewer
 from fleet.blobs.models import load
 from updates import selectors, services
@@ -100,9 +100,9 @@ class CountOut(Schema):
 
 
 @router.post("/families", response={200: FamilyOut, 201: FamilyOut}, auth=operator, tags=["versions"])
-def add_family(request: HttpRequest, family: FamilyIn) -> tuple[int, ModelFamily]:
+def add_family(request: HttpRequest, family: FamilyIn) -> Status[ModelFamily]:
     made, created = services.ensure_family(**family.dict(), actor=actor_of(request))
-    return 201 if created else 200, made
+    return Status(201 if created else 200, made)
 
 
 @router.post("/versions", response={200: VersionOut, 201: VersionOut}, auth=operator, tags=["versions"])
@@ -113,7 +113,7 @@ def upload_version(
     onnx: File[UploadedFile],
     calibration: File[UploadedFile],
     evaluation: File[UploadedFile],
-) -> tuple[int, ModelVersion]:
+) -> Status[ModelVersion]:
     """201 for a new version, 200 where the same files were uploaded under this name before. Then poll its state."""
     version, created = services.upload_version(
         family_name=family,
@@ -123,11 +123,11 @@ def upload_version(
         evaluation=evaluation.read(),
         actor=actor_of(request),
     )
-    return 201 if created else 200, version
+    return Status(201 if created else 200, version)
 
 
 @router.get("/versions", response=list[VersionOut], auth=viewer, tags=["versions"])
-def list_versions(request: HttpRequest, before: Id | None = None, limit: int = Query(50, ge=1, le=500)) -> object:
+def list_versions(request: HttpRequest, before: Id | None = None, limit: Limit = 50) -> object:
     """Newest first; send the last id as `before` for the next page."""
     return selectors.versions(before=before, limit=limit)
 
@@ -161,8 +161,8 @@ def get_image_data(request: HttpRequest, digest: Digest) -> HttpResponse:
 def list_nodes(
     request: HttpRequest,
     filter: str = "",
-    after: int = Query(0, ge=0, le=2**63 - 1),
-    limit: int = Query(100, ge=1, le=1000),
+    after: After = 0,
+    limit: Limit = 100,
 ) -> dict[str, object]:
     rows = nodes_matching(filter, now=timezone.now()).filter(pk__gt=after)
     page = list(rows.select_related("profile", "firmware_build", "presence")[:limit])

@@ -25,14 +25,14 @@ _log = structlog.get_logger(__name__)
 
 
 class UploadRefused(Exception):
-    """An upload that is not stored. `field` is the request's; str() is one sentence with the fix."""
+    """An upload that is not stored. `field` is the request's; message and fix are sentences."""
 
     def __init__(self, field: str, message: str, fix: str) -> None:
         super().__init__(field, message, fix)
         self.field, self.message, self.fix = field, message, fix
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.message}; {self.fix}."
+        return f"{self.field}: {self.message} {self.fix}"
 
 
 class UploadConflict(UploadRefused):
@@ -44,7 +44,7 @@ def ensure_family(
     name: str,
     preprocessing: str = "none",
     class_names: list[str] | None = None,
-    limits: dict[str, float] | None = None,
+    limits: dict[str, Any] | None = None,
     actor: str,
 ) -> tuple[ModelFamily, bool]:
     """The family and whether it is new. Raises UploadRefused for bad fields, UploadConflict where it exists otherwise.
@@ -56,7 +56,7 @@ def ensure_family(
         ValidationLimits(**(limits or {}))
     except TypeError as error:
         known = ", ".join(ValidationLimits.__dataclass_fields__)
-        raise UploadRefused("limits", f"{sorted(limits or {})} holds an unknown limit", f"use {known}") from error
+        raise UploadRefused("limits", f"{sorted(limits or {})} holds an unknown limit.", f"Use {known}.") from error
     wanted: dict[str, Any] = {
         "preprocessing": preprocessing,
         "class_names": class_names or [],
@@ -71,7 +71,7 @@ def ensure_family(
     for field, value in wanted.items():
         if getattr(family, field) != value:
             raise UploadConflict(
-                field, f"family {name} has {getattr(family, field)!r}, not {value!r}", "use another family name"
+                field, f"Family {name} has {getattr(family, field)!r}, not {value!r}.", "Use another family name."
             )
     return family, created
 
@@ -88,9 +88,9 @@ def upload_version(
     for field, data in files.items():
         limit = MAXIMUM_ONNX_BYTES if field == "onnx" else MAXIMUM_UPLOAD_BYTES
         if not data:
-            raise UploadRefused(field, "the file is empty", "send its bytes")
+            raise UploadRefused(field, "The file is empty.", "Send its bytes.")
         if len(data) > limit:
-            raise UploadRefused(field, f"{len(data)} bytes exceed the limit of {limit}", "send a smaller file")
+            raise UploadRefused(field, f"{len(data)} bytes exceed the limit of {limit}.", "Send a smaller file.")
     digests = b"".join(hashlib.sha256(data).digest() for data in files.values())
     digest = hashlib.sha256(digests).hexdigest()
     _check(ModelFamily(name=family_name), "family", exclude={"model_id"})
@@ -126,10 +126,10 @@ def _existing(family_name: str, version_name: str, digest: str) -> ModelVersion 
         if same_name:
             raise UploadConflict(
                 "name",
-                f"version {version} exists with other files, and a version never changes",
-                "choose a new version name",
+                f"Version {version} exists with other files, and a version never changes.",
+                "Choose a new version name.",
             )
-        raise UploadConflict("onnx", f"these three files already are version {version}", "use that version")
+        raise UploadConflict("onnx", f"These three files already are version {version}.", "Use that version.")
     return None
 
 
@@ -141,10 +141,10 @@ def _check(instance: Any, field: str, *, exclude: set[str] | None = None, only: 
         key, messages = next(iter(error.message_dict.items()))
         raise UploadRefused(
             field if key == "name" else key,
-            messages[0].rstrip("."),
-            f"send at most {instance._meta.get_field('name').max_length} letters, digits, hyphens or underscores"
+            messages[0],
+            f"Send at most {instance._meta.get_field('name').max_length} letters, digits, hyphens or underscores."
             if key == "name"
-            else "correct it",
+            else "Correct it.",
         ) from error
 
 

@@ -135,12 +135,11 @@ def _check_depth(text: str) -> None:
 
 def _explain(text: str, error: Exception) -> QueryError:
     example = "write field, operator and value, such as site:plant-3"
+    position, expected = len(text), set[str](getattr(error, "expected", ()))
     if isinstance(error, UnexpectedCharacters):
-        position, expected = error.pos_in_stream or 0, error.allowed or set()
+        position, expected = error.pos_in_stream or 0, set[str](error.allowed)
     elif isinstance(error, UnexpectedToken) and error.token.type != "$END":
-        position, expected = error.token.start_pos or 0, error.expected
-    else:
-        position, expected = len(text), getattr(error, "expected", set())
+        position = int(error.token.start_pos or 0)
     found = f"“{text[position : position + 12]}”" if position < len(text) else "the end"
     if "OPERATOR" in expected:
         return QueryError(position, f"after a field an operator was expected, not {found}", example)

@@ -8,9 +8,9 @@ from typing import Any
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from ninja import Field, Query, Router, Schema
+from ninja import Field, Router, Schema, Status
 
-from devices.api import Id, Strict
+from devices.api import After, Id, Limit, Strict
 from fleet.accounts.authentication import actor_of, approver, operator, viewer
 from updates import selectors
 from updates.campaigns import actions
@@ -117,15 +117,15 @@ def _acted(request: HttpRequest, campaign_id: int) -> dict[str, Any]:
 
 
 @router.post("", response={201: CampaignOut}, auth=operator)
-def create(request: HttpRequest, body: CampaignIn) -> tuple[int, Campaign]:
+def create(request: HttpRequest, body: CampaignIn) -> Status[Campaign]:
     """A draft with its plan: read `plan`, then approve its `plan_hash`."""
     fields = body.dict()
     version = get_object_or_404(ModelVersion, pk=fields.pop("version_id"))
-    return 201, create_campaign(version=version, actor=actor_of(request), now=timezone.now(), **fields)
+    return Status(201, create_campaign(version=version, actor=actor_of(request), now=timezone.now(), **fields))
 
 
 @router.get("", response=list[CampaignOut], auth=viewer)
-def list_campaigns(request: HttpRequest, before: Id | None = None, limit: int = Query(50, ge=1, le=500)) -> object:
+def list_campaigns(request: HttpRequest, before: Id | None = None, limit: Limit = 50) -> object:
     """Newest first; send the last id as `before` for the next page."""
     return selectors.campaigns(before=before, limit=limit)
 
@@ -146,8 +146,8 @@ def list_node_updates(
     request: HttpRequest,
     campaign_id: Id,
     state: NodeUpdateState | None = None,
-    after: int = Query(0, ge=0, le=2**63 - 1),
-    limit: int = Query(100, ge=1, le=1000),
+    after: After = 0,
+    limit: Limit = 100,
 ) -> dict[str, object]:
     get_object_or_404(Campaign, pk=campaign_id)
     nodes = selectors.node_updates(campaign_id=campaign_id, state=state, after=after, limit=limit)
@@ -180,6 +180,6 @@ def abort(request: HttpRequest, campaign_id: Id, body: Reason | None = None) -> 
 
 
 @router.post("/{campaign_id}/rollback", response={201: CampaignOut}, auth=approver)
-def rollback(request: HttpRequest, campaign_id: Id) -> tuple[int, Campaign]:
+def rollback(request: HttpRequest, campaign_id: Id) -> Status[Campaign]:
     """The campaign that goes back."""
-    return 201, roll_back(**_acted(request, campaign_id))
+    return Status(201, roll_back(**_acted(request, campaign_id)))

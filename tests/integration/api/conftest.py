@@ -25,9 +25,11 @@ def call(db: None) -> Caller:
                 user = User.objects.create(username=role, role=role)
                 _, secrets[role] = issue_token(user=user, name="ci", role=Role.ADMIN, actor="test")
             headers["Authorization"] = f"Bearer {secrets[role]}"
-        data = (
-            {"data": files} if files else {"data": body, "content_type": "application/json"} if body is not None else {}
-        )
+        data: dict[str, Any] = {"data": body if body is not None else b"", "content_type": "application/json"}
+        if files:
+            data = {"data": files}
+        elif method == "GET":
+            data = {}
         return getattr(client, method.lower())(f"/api/v1{path}", headers=headers, **data)
 
     return send

@@ -19,7 +19,6 @@ from updates import selectors
     ("method", "path", "status"),
     [
         ("GET", "/nowhere", 404),
-        ("GET", "", 404),
         ("GET", "/", 404),
         ("DELETE", "/nodes", 405),
         ("GET", "/versions/x", 422),
