@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,6 +40,7 @@ async def serve(
     `public` is the host:port that nodes pull from, the bound one if empty; `time_scale` simulated seconds a second.
     """
     asyncio.get_running_loop().set_exception_handler(_survive)
+    logging.getLogger("coap-server").setLevel(logging.WARNING)  # a line for each retransmission otherwise
     shown = f"[{host}]" if ":" in host else host
     gateway = Gateway(public=public or f"{shown}:{port}", time_scale=time_scale, awake_s=awake_s)
     try:
@@ -52,5 +54,5 @@ async def serve(
     try:
         yield gateway
     finally:
+        await context.shutdown()  # first: what still comes in would find nobody to write it down
         await gateway.close()
-        await context.shutdown()
