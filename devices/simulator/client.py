@@ -11,7 +11,7 @@ import cbor2
 
 from devices.simulator import coap
 from devices.simulator.coap import Message
-from devices.simulator.exchange import Answer, CoapEndpoint
+from devices.simulator.exchange import Answer, CoapEndpoint, NoAnswer
 from devices.simulator.network import Address
 
 _LINKS = b'</>;rt="oma.lwm2m";ct=112,</1/0>,</3/0>,</5/0>,</26241/0>'
@@ -67,15 +67,20 @@ class Lwm2mClient:
             return
         path = [(coap.URI_PATH, segment) for segment in self.location]
         answer = await self._endpoint.request(self._server, coap.POST, path)
-        if answer.code != coap.CHANGED:
+        if answer.code == coap.NOT_FOUND:
             self.location = None
             await self.register()
+        elif answer.code != coap.CHANGED:
+            raise NoAnswer(f"registration update answered {_dotted(answer.code)}")
 
     async def send(self, name: str, value: bytes) -> bool:
-        """LwM2M Send of one opaque resource; whether the server took it. Raises NoAnswer."""
+        """LwM2M Send of one opaque resource; whether the server took it. Raises NoAnswer, RegistrationRefused."""
         options = [(coap.URI_PATH, b"dp"), (coap.CONTENT_FORMAT, coap.uint(coap.SENML_CBOR))]
         pack = cbor2.dumps([{_SENML_NAME: name, _SENML_DATA: value}])
         answer = await self._endpoint.request(self._server, coap.POST, options, pack)
+        if answer.code == coap.NOT_FOUND:  # it knows nobody at this address: the NAT mapping has changed since
+            await self.update()
+            answer = await self._endpoint.request(self._server, coap.POST, options, pack)
         return answer.code == coap.CHANGED
 
     async def block(self, uri: str, offset: int, size: int) -> Message:
@@ -96,7 +101,7 @@ def parse_uri(uri: str, server: Address) -> tuple[Address, list[tuple[int, bytes
         port = parts.port or 5683
     except ValueError as error:
         raise UriInvalid(f"package URI: {error}") from error
-    if parts.scheme != "coap" or not parts.hostname:
+    if parts.scheme != "coap" or not parts.hostname or not uri.isprintable():
         raise UriInvalid(f"package URI: {uri!r}, must be coap://host:port/path")
     try:
         host = str(ipaddress.ip_address(parts.hostname))

@@ -219,13 +219,20 @@ class Node:
             answer = await self._client.block(uri, offset, size)
             if firmware.memory.package_state != DOWNLOADING or download.uri != uri:
                 return  # the server wrote another address meanwhile
-            if answer.code != coap.CONTENT:
+            if answer.code >> 5 == 5:
+                raise NoAnswer(f"package: answered 5.{answer.code & 31:02}")  # the server is in trouble, not the offer
+            at, more, given = answer.block2 or (0, False, size)
+            whole = at == offset and (not more or len(answer.payload) == given)
+            if answer.code != coap.CONTENT or not whole:
                 firmware.withdraw()
                 return
-            at, more, size = answer.block2 or (0, False, size)
-            if at != offset or (more and len(answer.payload) != size):
-                firmware.withdraw()
-                return
+            size = given
+            etag = b"".join(answer.values(coap.ETAG)[:1])
+            if offset and etag != download.etag:  # other bytes under the same address (RFC 7959, 2.4)
+                download.begin(uri)
+                continue
+            if not offset:
+                download.begin(uri, etag)
             firmware.take_block(answer.payload, last=not more)
             if more and self._reset_is_due(answer):
                 self._reset()

@@ -17,21 +17,23 @@ class PayloadInvalid(ValueError):
 
 
 class DownloadArea:
-    """What has been pulled of the package, kept over a reset: the address on the first line, then the bytes."""
+    """What has been pulled of the package, kept over a reset: address and entity tag on the first line, then bytes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.uri = ""
+        self.etag = b""  # which version of the package at the address this is
         self.data = bytearray()
         if path.exists():
-            uri, _, data = path.read_bytes().partition(b"\n")
-            self.uri, self.data = uri.decode(), bytearray(data)
+            head, _, data = path.read_bytes().partition(b"\n")
+            uri, etag = head.decode().split("\t")
+            self.uri, self.etag, self.data = uri, bytes.fromhex(etag), bytearray(data)
 
-    def begin(self, uri: str) -> None:
+    def begin(self, uri: str, etag: bytes = b"") -> None:
         """Empty the area for the package at `uri`."""
-        self.uri = uri
+        self.uri, self.etag = uri, etag
         self.data.clear()
-        replace(self._path, uri.encode() + b"\n")
+        replace(self._path, f"{uri}\t{etag.hex()}\n".encode())
 
     def append(self, data: bytes) -> None:
         with self._path.open("ab") as file:
@@ -41,7 +43,7 @@ class DownloadArea:
     def truncate(self, size: int) -> None:
         """Keep the first `size` bytes only."""
         kept = bytes(self.data[:size])
-        self.begin(self.uri)
+        self.begin(self.uri, self.etag)
         self.append(kept)
 
     def clear(self) -> None:

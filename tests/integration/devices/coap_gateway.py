@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 from collections.abc import Callable
 from typing import Any
 
 import cbor2
-from aiocoap import CHANGED, CONTENT, CREATED, FORBIDDEN, GET, NOT_FOUND, POST, PUT, Context, Message, resource
+from aiocoap import (
+    CHANGED,
+    CONTENT,
+    CREATED,
+    FORBIDDEN,
+    GET,
+    NOT_FOUND,
+    POST,
+    PUT,
+    SERVICE_UNAVAILABLE,
+    Context,
+    Message,
+    resource,
+)
 from aiocoap.numbers.constants import TransportTuning
+
+# Else aiocoap sets SO_REUSEPORT, and the kernel may give one port to two gateways of tests that run side by side:
+# each then hears half of the datagrams.
+os.environ["AIOCOAP_REUSE_PORT"] = "0"
 
 
 class Registrations(resource.Resource, resource.PathCapable):  # type: ignore[misc]
@@ -39,6 +58,8 @@ class Reports(resource.Resource):  # type: ignore[misc]
         self.gateway = gateway
 
     async def render_post(self, request: Message) -> Message:
+        if request.remote not in self.gateway.remotes.values():
+            return Message(code=NOT_FOUND)
         for record in cbor2.loads(request.payload):
             self.gateway.reports.append((request.remote.hostinfo, record[0], record[8]))
         return Message(code=self.gateway.report_answer)
@@ -61,7 +82,11 @@ class Packages(resource.Resource, resource.PathCapable):  # type: ignore[misc]
         size = 1 << exponent + 4
         self.gateway.offsets.append(start)
         more = start + size < len(data)
-        return Message(code=CONTENT, payload=data[start : start + size], block2=(start // size, more, exponent))
+        if self.gateway.trouble:
+            self.gateway.trouble -= 1
+            return Message(code=SERVICE_UNAVAILABLE)
+        piece, etag = data[start : start + size], hashlib.sha256(data).digest()[:8]
+        return Message(code=CONTENT, payload=piece, block2=(start // size, more, exponent), etag=etag)
 
 
 class CoapGateway:
@@ -76,6 +101,7 @@ class CoapGateway:
         self.report_answer = CHANGED
         self.packages: dict[str, bytes] = {}
         self.offsets: list[int] = []
+        self.trouble = 0  # so many blocks are answered 5.03
         self.largest_block_exponent = 6
         self.address = ("127.0.0.1", 0)
 

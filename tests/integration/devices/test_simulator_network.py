@@ -14,6 +14,7 @@ from devices.simulator.node import Node
 from devices.wire import decode_state, join_health
 from tests.integration.devices.coap_gateway import CoapGateway, until
 from tests.integration.devices.simulated import (
+    OLD,
     OLD_DIGEST,
     TARGET_DIGEST,
     bundle,
@@ -70,6 +71,45 @@ def test_a_node_follows_a_server_that_sends_smaller_blocks(tmp_path: Path) -> No
             gateway.largest_block_exponent = 2
             await confirm_through(gateway, node, bundle())
             assert gateway.offsets[:3] == [0, 64, 128]
+
+    play(scene())
+
+
+def test_other_bytes_under_the_same_address_are_pulled_from_the_start(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with one_node(tmp_path, latency_s=1.0) as (gateway, node):
+            await gateway.offer("node-1", bundle(OLD, sequence=6))
+            await until(lambda: len(gateway.offsets) > 3)
+            gateway.packages["package-0"] = bundle(sequence=7)
+            await confirm_through(gateway, node, bundle())
+            assert gateway.offsets.count(0) == 2
+            assert node.status()["active"] == TARGET_DIGEST
+
+    play(scene())
+
+
+def test_a_server_in_trouble_costs_a_wake_and_not_the_blocks(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with one_node(tmp_path, latency_s=0.5) as (gateway, node):
+            package = bundle()
+            await gateway.offer("node-1", package)
+            await until(lambda: len(gateway.offsets) > 3)
+            gateway.trouble = 1
+            await confirm_through(gateway, node, package)
+            assert len(gateway.offsets) == len(range(0, len(package), 256)) + 1
+
+    play(scene())
+
+
+def test_a_report_from_a_new_port_is_preceded_by_a_registration_update(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with one_node(tmp_path, wake_interval_s=20.0, awake_s=900.0) as (gateway, node):
+            gateway.updates.clear()
+            node.path.close()  # the operator's NAT forgets the mapping
+            node.firmware.report_due = True
+            node._heard.set()
+            await until(lambda: len(gateway.reports) == 2)
+            assert gateway.updates == ["node-1"]
 
     play(scene())
 
@@ -208,9 +248,10 @@ def test_chance_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
 def test_three_hundred_nodes_register_in_seconds(tmp_path: Path) -> None:
     async def scene() -> None:
         async with CoapGateway() as gateway:
-            nodes = [node_spec(f"node-{number}", wake_interval_s=600.0, awake_s=30.0) for number in range(300)]
+            fields = {"wake_interval_s": 120.0, "awake_s": 30.0, "ack_timeout_s": 15.0}
+            nodes = [node_spec(f"node-{number}", **fields) for number in range(300)]
             started, cpu = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
-            async with running(make_fleet(gateway, tmp_path, *nodes, time_scale=300.0)) as fleet:
+            async with running(make_fleet(gateway, tmp_path, *nodes, time_scale=60.0)) as fleet:
                 await until(lambda: fleet.status()["totals"]["registered"] == 300)
                 assert time.monotonic() - started < 10
                 assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - cpu < 5  # the gateway's share is in it
