@@ -68,9 +68,11 @@ def fleet_verdict(overview: Overview) -> Verdict:
     return Verdict("is-confirmed", "s-confirmed", f"Nothing needs you: {plural(overview.nodes, 'node')}, {live}.")
 
 
-def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool) -> Verdict:
+def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool, readable: bool) -> Verdict:
+    if not readable:
+        return Verdict("is-held", "s-held", "This filter cannot be read, so no node is shown.")
     if not shown:
-        return Verdict("is-planned", "s-planned", "No node matches this filter.", "Clear a field to see more.")
+        return Verdict("is-planned", "s-planned", "No node matches this filter.", "Clear the filter to see more.")
     which = "match this filter" if wanted != NodeFilter() else "are registered"
     if first and not more:
         verb = which if shown != 1 else which.replace("match", "matches").replace("are", "is")
@@ -233,7 +235,7 @@ def campaign_page(campaign: Campaign) -> dict[str, Any]:
         "causes": [{**row, "width": 100 * row["nodes"] / most} for row in causes],
         "bytes": updates.received_bytes(campaign.pk),
         "events": updates.events_of_campaign(campaign.pk),
-        "gate": gate_panel(judged[-1].index, judged[-1].verdict) if judged else None,
+        "gate": gate_panel(judged[-1].index, judged[-1].verdict or {}) if judged else None,
         "verdict": campaign_verdict(campaign, counts),
         "ended": campaign.state in (CampaignState.FINISHED, CampaignState.ABORTED),
     }
