@@ -76,7 +76,7 @@ class UploadForm(_StyledForm):
         return self._within_limit("evaluation")
 
 
-class VersionChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
+class VersionChoice(forms.ModelChoiceField):
     def label_from_instance(self, obj: Any) -> str:
         return str(obj)
 
