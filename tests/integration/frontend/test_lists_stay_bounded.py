@@ -26,7 +26,7 @@ def test_queries_of_each_page_are_as_recorded(fleet: Fleet, sign_in: SignIn) -> 
         "/": 10,
         "/nodes/": 3,
         f"/nodes/{fleet.nodes['failed'].pk}/": 7,
-        "/models/": 1,
+        "/models/": 2,
         f"/models/{fleet.version.pk}/": 3,
         "/campaigns/": 2,
         f"/campaigns/{fleet.campaign.pk}/": 6,
