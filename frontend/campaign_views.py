@@ -13,12 +13,15 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from devices.query import QueryError
 from fleet.accounts.models import Role
 from frontend import pages, selectors
 from frontend.access import demand, signed_in
 from frontend.forms import CampaignForm
 from frontend.templatetags.fleet_format import format_bytes, format_time
 from updates import selectors as updates
+from updates.campaigns import actions, rollback
+from updates.campaigns import plan as planning
 from updates.models import Campaign
 from updates.states import CampaignState
 
@@ -47,8 +50,6 @@ def campaigns(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @signed_in
 def new(request: HttpRequest) -> HttpResponse:
-    from updates.campaigns import plan as planning
-
     demand(request, Role.OPERATOR)
     form = CampaignForm(request.POST or None, initial={"version": request.GET.get("version")})
     if request.method == "POST" and form.is_valid():
@@ -66,8 +67,7 @@ def new(request: HttpRequest) -> HttpResponse:
             )
         except planning.PlanRefused as refusal:
             pages.add_refusal(form, refusal.field, f"{refusal.message} {refusal.fix}")
-        except ValueError as error:
-            # The filter language's own error: it names the position.
+        except QueryError as error:
             form.add_error("node_filter", str(error))
         else:
             return redirect("campaign-plan", made.pk)
@@ -114,8 +114,6 @@ def campaign(request: HttpRequest, campaign_id: int) -> HttpResponse:
 @signed_in
 def halt(request: HttpRequest, campaign_id: int) -> HttpResponse:
     """One click, no question: stopping is always safe."""
-    from updates.campaigns import actions
-
     demand(request, Role.OPERATOR)
     found = _campaign(campaign_id)
     try:
@@ -139,8 +137,6 @@ class Action:
 
 def _run(name: str) -> Callable[[Campaign, HttpRequest, datetime], Campaign]:
     def run(campaign: Campaign, request: HttpRequest, now: datetime) -> Campaign:
-        from updates.campaigns import actions, rollback
-
         steps: dict[str, Callable[..., Campaign]] = {
             "start": actions.start,
             "resume": actions.resume,
@@ -155,8 +151,6 @@ def _run(name: str) -> Callable[[Campaign, HttpRequest, datetime], Campaign]:
 
 def _approve(campaign: Campaign, request: HttpRequest, now: datetime) -> Campaign:
     """Binds to the hash that the page was shown with, not to the one stored now."""
-    from updates.campaigns import actions
-
     return actions.approve(
         campaign_id=campaign.pk,
         plan_hash=request.POST.get("plan_hash", ""),
@@ -259,8 +253,6 @@ ACTIONS = {
 @signed_in
 def act(request: HttpRequest, campaign_id: int, action: str) -> HttpResponse:
     """A page that says what will happen, and its button."""
-    from updates.campaigns import actions
-
     if (chosen := ACTIONS.get(action)) is None:
         raise Http404(f"No action “{action}”.")
     demand(request, chosen.role)

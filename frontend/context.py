@@ -14,9 +14,9 @@ SECTIONS = {"node": "nodes", "campaign": "campaigns", "version": "models", "flee
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
-    user = getattr(request, "user", None)
+    user: Any = getattr(request, "user", None)
     name = request.resolver_match.url_name or "" if request.resolver_match else ""
-    known = user is not None and user.is_authenticated
+    known = bool(user and user.is_authenticated)
     return {
         "time_scale": settings.TIME_SCALE,
         "now": timezone.now(),

@@ -17,9 +17,7 @@ from updates.states import NodeUpdateState
 
 
 class NodeFilterForm(forms.Form):
-    endpoint = forms.CharField(required=False, max_length=64)
-    profile = forms.CharField(required=False, max_length=64)
-    site = forms.CharField(required=False, max_length=64)
+    text = forms.CharField(required=False, max_length=1000)
     campaign = forms.IntegerField(required=False, min_value=1)
     state = forms.ChoiceField(required=False, choices=[("", ""), *NodeUpdateState.choices])
     silent = forms.BooleanField(required=False)
@@ -59,8 +57,8 @@ class UploadForm(_StyledForm):
         label="Evaluation data (.npz)", help_text="Arrays inputs and labels; more slices by name."
     )
 
-    def _within_limit(self, name: str) -> UploadedFile:
-        file: UploadedFile = self.cleaned_data[name]
+    def _within_limit(self, name: str) -> UploadedFile[Any]:
+        file: UploadedFile[Any] = self.cleaned_data[name]
         if (file.size or 0) > settings.UPLOAD_MAX_BYTES:
             limit = format_bytes(settings.UPLOAD_MAX_BYTES)
             raise forms.ValidationError(
@@ -68,13 +66,13 @@ class UploadForm(_StyledForm):
             )
         return file
 
-    def clean_onnx(self) -> UploadedFile:
+    def clean_onnx(self) -> UploadedFile[Any]:
         return self._within_limit("onnx")
 
-    def clean_calibration(self) -> UploadedFile:
+    def clean_calibration(self) -> UploadedFile[Any]:
         return self._within_limit("calibration")
 
-    def clean_evaluation(self) -> UploadedFile:
+    def clean_evaluation(self) -> UploadedFile[Any]:
         return self._within_limit("evaluation")
 
 

@@ -37,6 +37,11 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def as_sentence(words: str) -> str:
+    """With a capital first letter and a full stop; the rest as it is, for it may hold names."""
+    return f"{words[0].upper()}{words[1:].rstrip('.')}." if words else ""
+
+
 def fleet_verdict(overview: Overview) -> Verdict:
     if not overview.nodes:
         return Verdict(
@@ -60,17 +65,16 @@ def fleet_verdict(overview: Overview) -> Verdict:
     if overview.unknown_count:
         wants.append(f"{plural(overview.unknown_count, 'unknown endpoint')} knocked")
     if wants:
-        sentence = "; ".join(wants) + "."
-        return Verdict(
-            "is-held", "s-tight", sentence[0].upper() + sentence[1:], "Each line below leads to the nodes meant."
-        )
+        return Verdict("is-held", "s-tight", as_sentence("; ".join(wants)), "Each line below leads to the nodes meant.")
     live = plural(len(overview.live), "live campaign")
     return Verdict("is-confirmed", "s-confirmed", f"Nothing needs you: {plural(overview.nodes, 'node')}, {live}.")
 
 
-def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool) -> Verdict:
+def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool, readable: bool) -> Verdict:
+    if not readable:
+        return Verdict("is-held", "s-held", "This filter cannot be read, so no node is shown.")
     if not shown:
-        return Verdict("is-planned", "s-planned", "No node matches this filter.", "Clear a field to see more.")
+        return Verdict("is-planned", "s-planned", "No node matches this filter.", "Clear the filter to see more.")
     which = "match this filter" if wanted != NodeFilter() else "are registered"
     if first and not more:
         verb = which if shown != 1 else which.replace("match", "matches").replace("are", "is")
@@ -101,7 +105,7 @@ def version_verdict(version: ModelVersion, fits: list[Fit], images: list[ModelIm
             "is-rejected",
             "s-rejected",
             f"Refused: {refusal.get('field', 'the upload')}: {refusal.get('message', '').rstrip('.')}.",
-            f"{refusal.get('fix', '').rstrip('.').capitalize()}." if refusal.get("fix") else "",
+            as_sentence(refusal.get("fix", "")),
         )
     if version.state != VersionState.READY:
         stage = f" ({version.stage})" if version.stage else ""
@@ -233,7 +237,7 @@ def campaign_page(campaign: Campaign) -> dict[str, Any]:
         "causes": [{**row, "width": 100 * row["nodes"] / most} for row in causes],
         "bytes": updates.received_bytes(campaign.pk),
         "events": updates.events_of_campaign(campaign.pk),
-        "gate": gate_panel(judged[-1].index, judged[-1].verdict) if judged else None,
+        "gate": gate_panel(judged[-1].index, judged[-1].verdict or {}) if judged else None,
         "verdict": campaign_verdict(campaign, counts),
         "ended": campaign.state in (CampaignState.FINISHED, CampaignState.ABORTED),
     }

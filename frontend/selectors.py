@@ -19,13 +19,14 @@ from django.db.models import (
 )
 from django.db.models.functions import Coalesce, Greatest, Least
 
-from devices.models import HardwareProfile, LinkEvent, LinkEventKind, Node, NodePresence, UnknownEndpoint
+from devices.models import LinkEvent, LinkEventKind, Node, NodePresence, UnknownEndpoint
 from devices.wire import WireError, decode_state, is_health_part
 from fleet.clock import fleet_time
 from frontend.svg import MemoryBar, Segment, lane
 from updates import causes
 from updates import selectors as updates
 from updates.models import Campaign, ModelImage, NodeUpdate, UpdateEvent
+from updates.node_filter import nodes_matching
 
 PAGE = 50
 # A node is silent after 3 of its own intervals, within 48 h and 30 d of fleet time (docs: default policies).
@@ -149,11 +150,9 @@ def overview(*, now: datetime) -> Overview:
 
 @dataclass(frozen=True)
 class NodeFilter:
-    """What the nodes page filters by; empty values do not filter."""
+    """What the nodes page filters by; empty values do not filter. `text` is in the filter language."""
 
-    endpoint: str = ""
-    profile: str = ""
-    site: str = ""
+    text: str = ""
     campaign: int | None = None
     state: str = ""
     silent: bool = False
@@ -167,13 +166,8 @@ class NodeRow:
 
 
 def filtered_nodes(wanted: NodeFilter, *, now: datetime) -> QuerySet[Node]:
-    rows = Node.objects.all()
-    if wanted.endpoint:
-        rows = rows.filter(endpoint__startswith=wanted.endpoint)
-    if wanted.profile:
-        rows = rows.filter(profile__name=wanted.profile)
-    if wanted.site:
-        rows = rows.filter(site=wanted.site)
+    """Raises devices.query.QueryError."""
+    rows = nodes_matching(wanted.text, now=now)
     if wanted.campaign or wanted.state:
         chosen = NodeUpdate.objects.filter(node=OuterRef("pk"))
         if wanted.campaign:
@@ -187,16 +181,12 @@ def filtered_nodes(wanted: NodeFilter, *, now: datetime) -> QuerySet[Node]:
 
 
 def node_rows(wanted: NodeFilter, *, now: datetime, after: int = 0, limit: int = PAGE) -> list[NodeRow]:
-    """By id, from above `after`; at most `limit`. Three queries however many nodes there are."""
+    """By id, from above `after`; at most `limit`. Three queries however many nodes there are. Raises QueryError."""
     rows = filtered_nodes(wanted, now=now).select_related("profile", "presence").order_by("id")
     nodes = list(rows.filter(id__gt=after)[:limit])
     images = updates.images_by_prefix(node.active_digest for node in nodes)
     newest = updates.newest_updates([node.pk for node in nodes])
     return [NodeRow(node, images.get(node.active_digest[:8]), newest.get(node.pk)) for node in nodes]
-
-
-def profiles() -> QuerySet[HardwareProfile]:
-    return HardwareProfile.objects.order_by("name")
 
 
 @dataclass(frozen=True)

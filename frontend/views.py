@@ -15,11 +15,13 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_GET, require_http_methods
 
 from devices.models import Node
+from devices.query import QueryError
 from fleet.accounts.models import Role
 from frontend import pages, reasons, selectors
 from frontend.access import demand, signed_in
 from frontend.forms import NodeFilterForm, UploadForm, known_families
 from updates import selectors as updates
+from updates import services
 from updates.models import ModelVersion
 from updates.states import VersionState
 
@@ -50,20 +52,24 @@ def _node_filter(request: HttpRequest) -> tuple[NodeFilterForm, selectors.NodeFi
 @signed_in
 def nodes(request: HttpRequest) -> HttpResponse:
     form, wanted, after = _node_filter(request)
-    rows = selectors.node_rows(wanted, now=timezone.now(), after=after, limit=selectors.PAGE + 1)
-    page = rows[: selectors.PAGE]
-    query = urlencode({name: value for name, value in asdict(wanted).items() if value})
+    error = None
+    try:
+        rows = selectors.node_rows(wanted, now=timezone.now(), after=after, limit=selectors.PAGE + 1)
+    except QueryError as refusal:
+        rows, error = [], refusal
+    page, more = rows[: selectors.PAGE], len(rows) > selectors.PAGE
     context: dict[str, Any] = {
         "form": form,
         "wanted": wanted,
+        "error": error,
+        "error_at": (wanted.text[: error.position], wanted.text[error.position :]) if error else None,
         "rows": page,
-        "profiles": selectors.profiles(),
-        "query": query,
+        "query": urlencode({name: value for name, value in asdict(wanted).items() if value}),
         "first_page": after == 0,
-        "next_after": page[-1].node.pk if len(rows) > selectors.PAGE else None,
-        "verdict": pages.nodes_verdict(wanted, shown=len(page), more=len(rows) > selectors.PAGE, first=after == 0),
+        "next_after": page[-1].node.pk if more else None,
+        "verdict": pages.nodes_verdict(wanted, shown=len(page), more=more, first=after == 0, readable=error is None),
     }
-    return render(request, "frontend/nodes.html", context)
+    return render(request, "frontend/nodes.html", context, status=400 if error else 200)
 
 
 @require_GET
@@ -71,7 +77,10 @@ def nodes(request: HttpRequest) -> HttpResponse:
 def node_count(request: HttpRequest) -> HttpResponse:
     """Apart from the list, so that the list never waits for it."""
     _, wanted, _ = _node_filter(request)
-    count = selectors.filtered_nodes(wanted, now=timezone.now()).count()
+    try:
+        count = selectors.filtered_nodes(wanted, now=timezone.now()).count()
+    except QueryError as refusal:
+        raise Http404(str(refusal)) from refusal
     return render(request, "frontend/parts/node_count.html", {"count": count})
 
 
@@ -127,8 +136,6 @@ def upload(request: HttpRequest) -> HttpResponse:
 @csrf_protect
 @require_http_methods(["GET", "POST"])
 def _upload(request: HttpRequest) -> HttpResponse:
-    from updates import services
-
     demand(request, Role.OPERATOR)
     form = UploadForm(request.POST or None, request.FILES or None)
     if request.method == "POST" and form.is_valid():

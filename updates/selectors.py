@@ -115,7 +115,7 @@ def waves(campaign_id: int) -> list[WaveCounts]:
 def failure_causes(campaign_id: int) -> list[dict[str, Any]]:
     """State, cause and count of the node updates that fell short, most frequent first."""
     rows = NodeUpdate.objects.filter(campaign_id=campaign_id, state__in=FELL_SHORT).values("state", "cause")
-    return list(rows.annotate(nodes=Count("id")).order_by("-nodes", "state", "cause"))
+    return [dict(row) for row in rows.annotate(nodes=Count("id")).order_by("-nodes", "state", "cause")]
 
 
 def received_bytes(campaign_id: int) -> dict[str, int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from fleet.accounts.models import Role
 from tests import factories
@@ -50,6 +50,11 @@ def signed_in_page(browser: Browser, address: str, role: Role, width: int, heigh
     return page
 
 
+def is_broken(message: ConsoleMessage) -> bool:
+    """The browser logs each answer that is not 2xx as an error; an unreadable filter is a 400 by intent."""
+    return message.type == "error" and "status of 400" not in message.text
+
+
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_no_page_overflows_or_breaks_the_policy(
@@ -64,6 +69,7 @@ def test_no_page_overflows_or_breaks_the_policy(
     addresses = {
         "fleet": "/",
         "nodes": "/nodes/",
+        "nodes-unreadable": "/nodes/?text=site:plant-3 colour:red",
         "node-skipped": f"/nodes/{fleet.nodes['skipped'].pk}/",
         "node-confirmed": f"/nodes/{fleet.nodes['confirmed'].pk}/",
         "node-transferring": f"/nodes/{fleet.nodes['transferring'].pk}/",
@@ -80,7 +86,7 @@ def test_no_page_overflows_or_breaks_the_policy(
     }
     page = signed_in_page(browser, address, Role.APPROVER, width, height, theme)
     errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: errors.append(message.text) if is_broken(message) else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     for name, path in addresses.items():
         page.goto(address + path)

@@ -16,7 +16,7 @@ def pages(fleet: Fleet) -> list[str]:
     return [
         "/",
         "/nodes/",
-        "/nodes/?endpoint=node&profile=stm32l4&site=plant-3",
+        "/nodes/?text=endpoint:node* profile:stm32l4 site:plant-3",
         f"/nodes/?campaign={fleet.campaign.pk}&state=failed",
         "/nodes/?silent=on",
         "/nodes/?state=bogus&campaign=x",
