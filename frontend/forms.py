@@ -27,16 +27,19 @@ class NodeFilterForm(forms.Form):
 
 
 class _StyledForm(forms.Form):
-    """Gives each widget the class of the style sheet, and an `aria-describedby` for its hint."""
+    """Gives each widget the class of the style sheet, and marks those that hold an error."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, field in self.fields.items():
+        for field in self.fields.values():
             plain = isinstance(field.widget, forms.ClearableFileInput | forms.FileInput)
             if not plain:
                 field.widget.attrs["class"] = "select" if isinstance(field.widget, forms.Select) else "input"
-            if self.is_bound and name in self.errors:
-                field.widget.attrs["aria-invalid"] = "true"
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        super().add_error(field, error)
+        if field is not None:
+            self.fields[field].widget.attrs["aria-invalid"] = "true"
 
 
 class UploadForm(_StyledForm):

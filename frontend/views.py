@@ -143,7 +143,7 @@ def _upload(request: HttpRequest) -> HttpResponse:
                 actor=request.user.get_username(),
             )
         except services.UploadRefused as refusal:
-            pages.add_refusal(form, refusal.field, f"{refusal.message} {refusal.fix}")
+            pages.add_refusal(form, refusal.field, f"{refusal.message}; {refusal.fix}.")
         else:
             return redirect("version", made.pk)
     status = 400 if form.is_bound and form.errors else 200

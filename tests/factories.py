@@ -99,7 +99,7 @@ def make_slice(name: str = "clean", **fields: Any) -> dict[str, Any]:
 def make_version(
     *, profiles: Sequence[HardwareProfile] = (), arena_bytes: int = 57_472, size: int = 99_240, **fields: Any
 ) -> ModelVersion:
-    """Ready, with one image that has passed validation and its fit on each of `profiles`; another `state` has no image."""
+    """Ready, with one validated image and its fit on each of `profiles`; in another `state`, without an image."""
     number = next(_numbers)
     files = {name: store(f"{name} {number}".encode()) for name in ("onnx", "calibration", "evaluation")}
     if "family" not in fields:

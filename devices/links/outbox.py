@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from django.db import transaction
+
 from devices.links.base import FULL_BUNDLE, Recipient
 from devices.models import OPEN_DELIVERY, Delivery, DeliveryState, LinkKind, OfferedBundle, Offering
 from fleet.blobs.models import store
@@ -43,6 +45,7 @@ def command(*, link: LinkKind, command: bytes, nodes: Sequence[Recipient], now: 
     _queue(link, _without_open_delivery(nodes), now, command=command)
 
 
+@transaction.atomic
 def cancel(*, link: LinkKind, references: Sequence[int], now: datetime) -> int:
     """See `Link.cancel`. One statement; rows are locked in key order, as every other writer of deliveries does."""
     locked = (
@@ -51,9 +54,10 @@ def cancel(*, link: LinkKind, references: Sequence[int], now: datetime) -> int:
         .select_for_update(of=("self",))
         .values("pk")
     )
-    return Delivery.objects.filter(pk__in=locked, state__in=OPEN_DELIVERY).update(
-        state=DeliveryState.CANCELLED, updated_at=now
-    )
+    with transaction.atomic():
+        return Delivery.objects.filter(pk__in=locked, state__in=OPEN_DELIVERY).update(
+            state=DeliveryState.CANCELLED, updated_at=now
+        )
 
 
 def _without_open_delivery(nodes: Sequence[Recipient]) -> list[Recipient]:

@@ -40,13 +40,16 @@ class UriInvalid(ValueError):
 
 
 class Lwm2mClient:
-    def __init__(self, endpoint: CoapEndpoint, server: Address, name: str, lifetime_s: int) -> None:
+    def __init__(self, endpoint: CoapEndpoint, server: Address, name: str, lifetime_s: int, version: str) -> None:
         self.location: list[bytes] | None = None  # where the server keeps the registration
         self._endpoint, self._server, self._name, self._lifetime_s = endpoint, server, name, lifetime_s
+        self.can_send = version != "1.0"
+        self._binding = ("b=U", "Q") if self.can_send else ("b=UQ",)
+        self._version = version
 
     async def register(self) -> None:
         """Raises NoAnswer, RegistrationRefused."""
-        query = (f"ep={self._name}", f"lt={self._lifetime_s}", "lwm2m=1.1", "b=U", "Q")
+        query = (f"ep={self._name}", f"lt={self._lifetime_s}", f"lwm2m={self._version}", *self._binding)
         options = [(coap.URI_PATH, b"rd"), (coap.CONTENT_FORMAT, coap.uint(coap.LINK_FORMAT))]
         options += [(coap.URI_QUERY, item.encode()) for item in query]
         answer = await self._endpoint.request(self._server, coap.POST, options, _LINKS)

@@ -193,7 +193,10 @@ class Firmware:
         self.download.append(data)
         if not judged and not self._begin():
             return
-        if last:
+        if self.agent.state == "receiving" and len(self.download.payload) > self.agent.target_size:
+            self.agent.stage_abort("patch-invalid")  # a patch is never larger than its image
+            self._finish(_INTEGRITY)
+        elif last:
             self._stage()
 
     def resume(self) -> bool:
@@ -212,6 +215,8 @@ class Firmware:
         cause = self.agent.begin(manifest)
         if cause != "none":
             self._finish(_RESULT_OF.get(cause, _UNSUPPORTED))
+            if self.agent.state == "staged":  # the refusal leaves what was staged before ready to be tried
+                self._enter(DOWNLOADED)
         return cause == "none"
 
     def _stage(self) -> None:
@@ -223,7 +228,7 @@ class Firmware:
         try:
             image = decode_payload(agent.received_manifest_codec, base, self.download.payload, agent.target_size)
         except PayloadInvalid:
-            cause = agent.stage_abort("patch-invalid")
+            agent.stage_abort("patch-invalid")
             self._finish(_INTEGRITY)
             return
         cause = agent.stage_write(0, image)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import cbor2
 
@@ -27,13 +26,8 @@ class Counters:
     out_of_bounds: int = 0
     deadline_misses: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def add(self, seconds: float, active: str, classes: int, rng: random.Random) -> None:
-        """`seconds` of work with the image `active`; another image than before starts at zero."""
-        if active != self.active:
-            self.__init__(active, class_counts=[0] * min(classes, _CLASSES_MAX))  # type: ignore[misc]
+    def add(self, seconds: float, rng: random.Random) -> None:
+        """`seconds` of work more."""
         count = int(seconds * _INFERENCES_PER_SECOND)
         self.inferences = min(self.inferences + count, _UINT32_MAX)
         for _ in range(10 if self.class_counts else 0):  # ten runs of one activity each, not a draw an inference
@@ -44,10 +38,16 @@ class Counters:
 
     def encode(self, *, resets: int, p99_us: int, rate_error_ppm: int, battery_mv: int) -> bytes:
         prefix = bytes.fromhex(self.active)[:4] or bytes(4)
+        # An input out of bounds is decided by the heuristic, so fallbacks count the same; there is no shadow run here.
         counters = [self.inferences, self.class_counts, self.low_confidence, self.out_of_bounds, self.out_of_bounds, 0]
         return cbor2.dumps(
             [_LAYOUT, prefix, *counters, self.deadline_misses, p99_us, resets, rate_error_ppm, battery_mv, None]
         )
+
+
+def fresh_counters(active: str, classes: int) -> Counters:
+    """Zeros for an image that has just become active; at most 32 classes are counted."""
+    return Counters(active, class_counts=[0] * min(classes, _CLASSES_MAX))
 
 
 def split(report: bytes, report_id: int) -> list[bytes]:

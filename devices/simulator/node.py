@@ -9,13 +9,14 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from devices.agent.native import CAUSES, STATES
 from devices.simulator import client, coap
 from devices.simulator.client import Lwm2mClient, RegistrationRefused
 from devices.simulator.clock import Clock
 from devices.simulator.coap import Message
 from devices.simulator.exchange import Answer, CoapEndpoint, NoAnswer
 from devices.simulator.firmware import DOWNLOADING, Firmware
-from devices.simulator.health import split
+from devices.simulator.health import fresh_counters, split
 from devices.simulator.network import Address, RadioPath
 from devices.simulator.self_test import SelfTestBench
 from devices.simulator.spec import NodeSpec, Spec
@@ -64,7 +65,7 @@ class Node:
             ack_timeout_s=spec.ack_timeout_s,
             deduplicate=spec.deduplicate,
         )
-        self._client = Lwm2mClient(self._endpoint, server, spec.endpoint, spec.lifetime_s)
+        self._client = Lwm2mClient(self._endpoint, server, spec.endpoint, spec.lifetime_s, spec.lwm2m)
         self._heard = asyncio.Event()
         self._registered_until = 0.0
         self._wakes = 0
@@ -98,10 +99,11 @@ class Node:
     def status(self) -> dict[str, Any]:
         """For status.json; digests are over the real slot bytes."""
         agent, memory, traffic = self.firmware.agent, self.firmware.memory, self.path.traffic
+        report = agent.state_report()  # a refusal is in the report alone, and a lie is not in this one
         return {
             "behaviour": self.spec.behaviour,
-            "state": agent.state,
-            "cause": agent.cause,
+            "state": STATES[report[0] & 0x0F],
+            "cause": CAUSES[report[1]],
             "active": self.firmware.active_digest,
             "standby": self.firmware.standby_digest,
             "sequence": agent.highest_sequence,
@@ -126,7 +128,7 @@ class Node:
             self._client.location = None
         await self._client.update()
         self._registered_until = self._clock.now() + self.spec.lifetime_s
-        if self._wakes % self.spec.health_every_wakes == 0:
+        if self._client.can_send and self._wakes % self.spec.health_every_wakes == 0:
             await self._send_health()
         while True:
             self._heard.clear()
@@ -162,6 +164,8 @@ class Node:
         return True
 
     async def _send_report(self) -> None:
+        if not self._client.can_send:
+            return
         taken = False
         try:
             taken = await self._client.send("/26241/0/2", self.firmware.state_report())
@@ -175,7 +179,9 @@ class Node:
         if self._contact_tries >= _CONTACT_WAKES:
             self.firmware.give_up_contact()
             return
-        if not await self._client.send("/26241/0/2", self.firmware.state_report()):
+        if not self._client.can_send:
+            await self._client.update()
+        elif not await self._client.send("/26241/0/2", self.firmware.state_report()):
             raise NoAnswer("the server did not take the report of the trial")
         self.firmware.confirm()
 
@@ -183,8 +189,10 @@ class Node:
         firmware, now = self.firmware, self._clock.now()
         active = firmware.active_digest
         outcome = await self._bench.run(firmware.agent.image(firmware.agent.active_slot))
+        if firmware.memory.counters.active != active:
+            firmware.memory.counters = fresh_counters(active, outcome.output_bytes if outcome else 0)
         counters = firmware.memory.counters
-        counters.add(now - self._health_since, active, outcome.output_bytes if outcome else 0, self._rng)
+        counters.add(now - self._health_since, self._rng)
         self._health_since = now
         firmware.memory.report_id = (firmware.memory.report_id + 1) % 256
         firmware.save()

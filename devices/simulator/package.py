@@ -9,6 +9,7 @@ from pathlib import Path
 import bsdiff4.core
 
 _HEADER_BYTES, _CONTROL_BYTES = 32, 24
+_MANIFEST_MAX = 192
 
 
 class PayloadInvalid(ValueError):
@@ -60,7 +61,8 @@ class DownloadArea:
 
     @property
     def _payload_start(self) -> int | None:
-        return None if len(self.data) < 2 else 2 + int.from_bytes(self.data[:2], "big")
+        # A longer manifest is refused whatever it holds, so no airtime is spent on the rest of it.
+        return None if len(self.data) < 2 else 2 + min(int.from_bytes(self.data[:2], "big"), _MANIFEST_MAX + 1)
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -32,10 +32,11 @@ class NodeSpec:
     active: str
     behaviour: str = "normal"
     wake_interval_s: float = 600.0
-    awake_s: float = 30.0  # stays awake so long after the last datagram
+    awake_s: float = 93.0  # stays awake so long after the last datagram; what a gateway assumes too
     lifetime_s: int = 86400
     firmware_build: str = "simulated-1"
     link: str = "nbiot"
+    lwm2m: str = "1.1"  # a 1.0 client has no Send: the server reads its reports
     loss: float = 0.0
     latency_s: float = 0.5
     jitter_s: float = 0.1
@@ -88,6 +89,8 @@ def _node(item: dict[str, Any]) -> NodeSpec:
         raise SpecInvalid(f"node {node.endpoint}: behaviour {node.behaviour!r}, must be one of {', '.join(BEHAVIOURS)}")
     if node.link != "nbiot":
         raise SpecInvalid(f"node {node.endpoint}: link {node.link!r}, this simulator speaks nbiot")
+    if node.lwm2m not in ("1.0", "1.1"):
+        raise SpecInvalid(f"node {node.endpoint}: lwm2m {node.lwm2m!r}, must be 1.0 or 1.1")
     if node.block_bytes not in (16, 32, 64, 128, 256, 512, 1024):
         raise SpecInvalid(f"node {node.endpoint}: block_bytes {node.block_bytes}, must be a power of two 16..1024")
     if node.wake_interval_s <= 0 or node.awake_s <= 0 or node.lifetime_s <= 0 or node.ack_timeout_s <= 0:

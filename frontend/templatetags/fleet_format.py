@@ -131,6 +131,11 @@ def points(fraction: float | None) -> str:
 
 
 @register.filter
+def signed(count: int) -> str:
+    return f"{count:+,}".replace("-", "−")
+
+
+@register.filter
 def short(digest: str) -> str:
     return digest[:8]
 
@@ -176,7 +181,7 @@ def state_mark(kind: str, state: str, count: Any = "") -> SafeString:
 def digest(value: str) -> SafeString:
     """The first 8 hex digits, with a button that copies all that is known."""
     if not value:
-        return format_html('<span class="quiet">empty</span>')
+        return format_html('<span class="quiet">{}</span>', "empty")
     return format_html(
         '<span class="digest"><code>{0}</code><button class="copy" type="button" data-copy="{1}" '
         'aria-label="Copy digest {0}">{2}</button></span>',

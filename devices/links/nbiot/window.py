@@ -88,9 +88,14 @@ class Window:
         session = self._session
         if session.read_state and session.registration.has_agent:
             # After a registration too: the report that a killed gateway had in its hands is not sent again.
-            if report := await self._read_report():
+            try:
+                report = await self._read_report()
+            except NodeAsleep:
+                report = None  # what the node has sent must not wait for what it has not
+            else:
+                session.read_state = False
+            if report is not None:
                 session.reports.append(report.payload)
-            session.read_state = False
         while session.reports:
             payload = session.reports[0]
             events = []
@@ -179,9 +184,9 @@ class Window:
             delivery,
             from_states=OPEN_DELIVERY,
             at=at,
-            state=delivery.state if again else DeliveryState.OFFERED,
-            bundle=bundle,
             events=[] if again else [delivery_event(LinkEventKind.OFFERED, delivery, at=at, digest=base)],
+            # Offered again, the state stays what it has become since it was read.
+            **({} if again else {"state": DeliveryState.OFFERED, "bundle": bundle}),
         )
         if not await offered:
             return  # cancelled in the meantime
@@ -198,18 +203,21 @@ class Window:
         log.info("lwm2m.offered", node=delivery.node_id, delivery=delivery.pk, base=base[:12], again=again)
 
     async def _may_offer_again(self, delivery: Delivery) -> bool:
-        """Moves on by what Object 5 says; True where the node is idle, and so has lost its place or never begun."""
+        """Moves on by what Object 5 says; True where the node has lost its place or never begun."""
         state = await self._read_number(STATE)
+        if state == IDLE and not self._session.registration.has_agent:
+            result = await self._read_number(RESULT)
+            if result >= FIRST_ERROR_RESULT:
+                await self._close(delivery, LinkEventKind.FAILED, cause=f"object5-result-{result}")
+                return False
+        if state in (DOWNLOADED, UPDATING) and delivery.state != DeliveryState.TRANSFERRING:
+            # Nothing of this delivery was pulled: the node has a package of an earlier one.
+            return state == DOWNLOADED
         if state == DOWNLOADED:
             await self._execute(delivery)
         elif state == UPDATING:
             # It was told to, and the gateway did not live to write it down.
             await self._close(delivery, LinkEventKind.DELIVERED)
-        elif state == IDLE and not self._session.registration.has_agent:
-            result = await self._read_number(RESULT)
-            if result >= FIRST_ERROR_RESULT:
-                await self._close(delivery, LinkEventKind.FAILED, cause=f"object5-result-{result}")
-                return False
         return state == IDLE
 
     async def after_transfer(self, delivery: Delivery) -> bool:
@@ -254,7 +262,7 @@ class Window:
 
     async def _read(self, path: str, accept: int) -> bytes:
         message = Message(code=GET, uri_path=path.split("/"), accept=accept)
-        return bytes(await self._succeed(message, path))
+        return await self._succeed(message, path)
 
     async def _read_number(self, path: str) -> int:
         text = await self._read(path, TEXT)
@@ -270,7 +278,7 @@ class Window:
     async def _succeed(self, message: Message, path: str) -> bytes:
         answer = await self._radio.request(self._session, message)
         if answer.code.is_successful():
-            return answer.payload
+            return bytes(answer.payload)
         # An answer of 5.xx says nothing of the request: a node without a cache of its answers gives 5.03 to a repeat.
         if answer.code.class_ == 5:
             raise NodeAsleep(f"/{path}: {answer.code}")

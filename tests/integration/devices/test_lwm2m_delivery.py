@@ -166,6 +166,38 @@ def test_an_execution_that_nobody_saw_is_found_by_the_image_that_the_node_runs_a
     assert events() == [("offered", BASE.hex()), ("holds", TARGET.hex()), ("delivered", "")]
 
 
+def test_a_package_of_an_earlier_delivery_is_never_executed_for_a_new_one() -> None:
+    delivery = offer(make_node(active_digest=BASE.hex()).pk)
+
+    async def scenario() -> None:
+        async with gateway_and_node(base=BASE) as (_, node):
+            node.objects.state = 2
+            await node.register()
+            await uri_at(node)
+            await node.update()
+            await uri_at(node, count=2)
+            assert node.objects.executed == 0
+
+    asyncio.run(scenario())
+    assert state_of(delivery) == "offered"
+
+
+def test_a_node_that_switches_when_the_gateway_comes_back_has_got_its_bundle() -> None:
+    delivery = offer(make_node(active_digest=BASE.hex()).pk)
+
+    async def scenario() -> None:
+        async with gateway_and_node(base=BASE) as (gateway, node):
+            await node.register()
+            await node.pull(await uri_at(node))
+            await eventually(lambda: state_of(delivery) == "transferring")
+            gateway.registry.by_location.clear()
+            node.objects.state = 3
+            await node.register()
+            await eventually(lambda: state_of(delivery) == "delivered")
+
+    asyncio.run(scenario())
+
+
 def test_an_offer_to_a_node_that_is_awake_reaches_it_without_another_sign_of_life() -> None:
     pk = make_node(active_digest=BASE.hex()).pk
 
@@ -254,7 +286,7 @@ def test_the_whole_digest_comes_before_the_report_of_a_confirmed_image() -> None
     asyncio.run(scenario())
     first, holds, confirmed = LinkEvent.objects.order_by("id")
     assert (first.kind, holds.kind, holds.digest) == ("report", "holds", TARGET.hex())
-    assert bytes(confirmed.payload) == report
+    assert bytes(confirmed.payload or b"") == report
 
 
 def test_a_report_is_answered_when_it_is_kept() -> None:

@@ -131,4 +131,4 @@ def test_malformed_datagrams_do_not_stop_the_gateway() -> None:
 
     asyncio.run(scenario())
     events = LinkEvent.objects.filter(kind="report").values_list("payload", flat=True)
-    assert [bytes(payload) for payload in events] in ([], [state_report(0, active=bytes(32))])
+    assert [bytes(payload or b"") for payload in events] in ([], [state_report(0, active=bytes(32))])

@@ -169,6 +169,18 @@ def test_a_health_report_decodes_on_the_server_side(tmp_path: Path) -> None:
     play(scene())
 
 
+def test_a_client_without_send_is_read_and_confirms_by_its_registration_update(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with CoapGateway() as gateway, running(make_fleet(gateway, tmp_path, node_spec(lwm2m="1.0"))) as fleet:
+            await until(lambda: gateway.registrations)
+            node = fleet.nodes["node-1"]
+            await confirm_through(gateway, node, bundle())
+            assert gateway.reports == []
+            assert node.status()["active"] == TARGET_DIGEST
+
+    play(scene())
+
+
 def test_a_node_that_never_comes_sends_nothing(tmp_path: Path) -> None:
     async def scene() -> None:
         async with CoapGateway() as gateway:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiocoap import CHANGED, FORBIDDEN, METHOD_NOT_ALLOWED, PUT
+from aiocoap import BAD_REQUEST, CHANGED, FORBIDDEN, METHOD_NOT_ALLOWED, PUT
 
 from devices.simulator.node import Node
 from devices.wire import Cause, NodeState, decode_state
@@ -187,5 +187,60 @@ def test_executing_without_a_package_is_not_allowed(tmp_path: Path) -> None:
     async def scene() -> None:
         async with one_node(tmp_path, **AWAKE) as (gateway, _):
             assert await gateway.execute("node-1") == METHOD_NOT_ALLOWED
+
+    play(scene())
+
+
+def test_a_package_larger_than_its_image_is_given_up(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with one_node(tmp_path, **AWAKE) as (gateway, node):
+            package = bundle() + bytes(4000)
+            await install(gateway, node, package)
+            await until(lambda: last_report(gateway) == (NodeState.FAILED, Cause.PATCH_INVALID))
+            assert gateway.offsets[-1] < len(package) - 3000
+
+    play(scene())
+
+
+def test_an_endless_manifest_is_refused_after_its_first_block(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with one_node(tmp_path, **AWAKE) as (gateway, node):
+            await install(gateway, node, b"\xff\xff" + bytes(4000))
+            await until(lambda: last_report(gateway) == (NodeState.REJECTED, Cause.BAD_FORMAT))
+            assert gateway.offsets == [0]
+            assert node.status()["state"] == "rejected"
+
+    play(scene())
+
+
+def test_a_staged_image_stays_ready_when_it_is_offered_again(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with one_node(tmp_path, **AWAKE) as (gateway, node):
+            await gateway.offer("node-1", bundle())
+            await until(lambda: node.firmware.memory.package_state == 2)
+            await install(gateway, node, bundle())
+            assert (node.status()["state"], node.status()["active"]) == ("confirmed", TARGET_DIGEST)
+
+    play(scene())
+
+
+@pytest.mark.parametrize("uri", [b"http://127.0.0.1/b/x", b"coap://example.org/b/x", b"coap://[::1/b", b"\xff\xfe"])
+def test_an_address_that_cannot_be_pulled_is_refused(tmp_path: Path, uri: bytes) -> None:
+    async def scene() -> None:
+        async with one_node(tmp_path, **AWAKE) as (gateway, _):
+            assert (await gateway.ask("node-1", PUT, "/5/0/1", uri)).code == BAD_REQUEST
+            assert (await gateway.read("node-1", "/5/0/3"), await gateway.read("node-1", "/5/0/5")) == (b"0", b"7")
+
+    play(scene())
+
+
+def test_a_package_that_is_gone_leaves_the_node_idle_and_the_update_open(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with one_node(tmp_path, **AWAKE) as (gateway, node):
+            uri = f"coap://127.0.0.1:{gateway.address[1]}/b/nothing"
+            await gateway.ask("node-1", PUT, "/5/0/1", uri.encode())
+            await until(lambda: node.firmware.memory.package_state == 0)
+            await install(gateway, node, bundle())
+            assert node.status()["active"] == TARGET_DIGEST
 
     play(scene())

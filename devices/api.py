@@ -1,0 +1,150 @@
+"""REST: nodes, hardware profiles and firmware builds. Listing nodes stands in updates.api: its filter knows versions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+from ninja import Query, Router, Schema
+from ninja.errors import HttpError
+from pydantic import ConfigDict, Field
+
+from devices.models import FirmwareBuild, HardwareProfile, Node
+from devices.registration import MAXIMUM_NODES, create_firmware_build, create_profile, register_nodes
+from fleet.accounts.authentication import actor_of, operator, viewer
+
+router = Router()
+nodes = Router(tags=["nodes"])
+Bytes = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+
+
+class Strict(Schema):
+    """A misspelt field is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NodeIn(Strict):
+    endpoint: str = Field(max_length=64, pattern=r"^[!-~]+$")
+    link: Literal["nbiot", "lorawan"]
+    profile: str
+    firmware_build: str = ""
+    site: str = Field("", max_length=64, pattern=r"^[^\x00]*$")
+    labels: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,64}$")],
+        Annotated[str, Field(max_length=128, pattern=r"^[^\x00]*$")],
+    ] = Field({}, max_length=32)
+    slot_bytes: Bytes | None = None
+    sram_bytes: Bytes | None = None
+    reserved_sram_bytes: Bytes | None = None
+
+
+class NodeOut(Schema):
+    id: int
+    endpoint: str
+    link: str
+    profile: str = Field(alias="profile.name")
+    firmware_build: str | None = Field(None, alias="firmware_build.name")
+    site: str
+    labels: dict[str, object]
+    active_digest: str
+    standby_digest: str
+    sequence: int
+    last_seen_at: datetime | None = Field(None, alias="presence.last_seen_at")
+
+
+class BulkIn(Strict):
+    nodes: list[NodeIn] = Field(min_length=1, max_length=MAXIMUM_NODES)
+
+
+class BulkOut(Schema):
+    registered: int
+    ids: list[int]
+
+
+class ProfileIn(Strict):
+    name: str
+    slot_bytes: Bytes
+    sram_bytes: Bytes
+    reserved_sram_bytes: Bytes
+    core: str = "cortex-m4f"
+    clock_hz: int = Field(80_000_000, gt=0, le=2**40)
+    runtime: str = "tflm"
+    kernel_library: str = "cmsis-nn"
+    rtos: str = "zephyr"
+    flash_erase_bytes: Bytes = 4096
+    flash_write_bytes: Bytes = 8
+    arena_fraction: float = 0.70
+    alignment: int = Field(16, ge=1, le=4096)
+    cache_line_bytes: int = Field(0, ge=0, le=4096)
+    latency_deadline_ms: Bytes | None = None
+
+
+class ProfileOut(ProfileIn):
+    model_config = ConfigDict(extra="ignore")
+    id: int
+    arena_limit_bytes: int
+
+
+class FirmwareBuildIn(Strict):
+    name: str
+    io_hash: str
+    operators: list[str] = Field(max_length=256)
+    runtime: str = "tflm"
+    agent_version: int = Field(1, ge=0, le=32767)
+    decoder_profile: str = "bsdiff"
+    decoder_ram_bytes: Bytes = 0
+    arena_bytes: Bytes | None = None
+    forward_error_correction: str = ""
+
+
+class FirmwareBuildOut(FirmwareBuildIn):
+    model_config = ConfigDict(extra="ignore")
+    id: int
+
+
+@nodes.get("/{int:node_id}", response=NodeOut, auth=viewer)
+def get_node(request: HttpRequest, node_id: Id) -> Node:
+    return get_object_or_404(Node.objects.select_related("profile", "firmware_build", "presence"), pk=node_id)
+
+
+@nodes.post("", response={201: NodeOut}, auth=operator)
+def register_node(request: HttpRequest, node: NodeIn) -> tuple[int, Node]:
+    return 201, register_nodes(rows=[node.dict()], actor=actor_of(request))[0]
+
+
+@nodes.post("/bulk", response={201: BulkOut}, auth=operator)
+def register_many(request: HttpRequest, body: BulkIn) -> tuple[int, dict[str, object]]:
+    """All of them or none."""
+    made = register_nodes(rows=[node.dict() for node in body.nodes], actor=actor_of(request))
+    return 201, {"registered": len(made), "ids": [node.pk for node in made]}
+
+
+@router.get("/profiles", response=list[ProfileOut], auth=viewer, tags=["profiles"])
+def list_profiles(request: HttpRequest, after: str = "", limit: int = Query(100, ge=1, le=500)) -> object:
+    _no_nul(after)
+    return HardwareProfile.objects.filter(name__gt=after)[:limit]
+
+
+@router.post("/profiles", response={201: ProfileOut}, auth=operator, tags=["profiles"])
+def add_profile(request: HttpRequest, profile: ProfileIn) -> tuple[int, HardwareProfile]:
+    return 201, create_profile(actor=actor_of(request), **profile.dict())
+
+
+@router.get("/firmware-builds", response=list[FirmwareBuildOut], auth=viewer, tags=["firmware builds"])
+def list_firmware_builds(request: HttpRequest, after: str = "", limit: int = Query(100, ge=1, le=500)) -> object:
+    _no_nul(after)
+    return FirmwareBuild.objects.filter(name__gt=after)[:limit]
+
+
+@router.post("/firmware-builds", response={201: FirmwareBuildOut}, auth=operator, tags=["firmware builds"])
+def add_firmware_build(request: HttpRequest, build: FirmwareBuildIn) -> tuple[int, FirmwareBuild]:
+    return 201, create_firmware_build(actor=actor_of(request), **build.dict())
+
+
+def _no_nul(text: str) -> None:
+    if "\x00" in text:
+        raise HttpError(422, "after: U+0000 is in no name; leave it out.")

@@ -1,0 +1,82 @@
+"""The root of the REST API: routers of every app, and what each of their errors means to a client."""
+
+from __future__ import annotations
+
+from django.http import Http404, HttpRequest, HttpResponse
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+
+from devices.api import nodes as nodes_router
+from devices.api import router as devices_router
+from devices.query import QueryError
+from devices.registration import RegistrationRefused
+from fleet.problems import problem
+from updates.api import router as updates_router
+from updates.campaigns.actions import ActionRefused
+from updates.campaigns.api import router as campaigns_router
+from updates.campaigns.plan import PlanRefused
+from updates.services import UploadConflict, UploadRefused
+
+api = NinjaAPI(
+    title="Modelfleet",
+    version="1",
+    urls_namespace="api",
+    description="Errors are problem details (RFC 9457). Send `Authorization: Bearer <token>`; "
+    "`manage.py create_token` makes one.",
+)
+api.add_router("", updates_router)
+api.add_router("", devices_router)
+api.add_router("/nodes", nodes_router)
+api.add_router("/campaigns", campaigns_router)
+
+
+@api.exception_handler(ValidationError)
+def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    errors = [
+        {"field": ".".join(str(part) for part in one["loc"][1:]) or "body", "message": one["msg"]}
+        for one in error.errors
+    ]
+    return problem(422, f"{errors[0]['field']}: {errors[0]['message']}", field=errors[0]["field"], errors=errors)
+
+
+@api.exception_handler(AuthenticationError)
+def _unauthenticated(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    response = problem(401, "No live token came with this request.", fix="Send Authorization: Bearer <token>.")
+    response["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+@api.exception_handler(HttpError)
+def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+    return problem(error.status_code, str(error))
+
+
+@api.exception_handler(Http404)
+def _not_found(request: HttpRequest, error: Http404) -> HttpResponse:
+    return problem(404, f"Nothing is at {request.path}.")
+
+
+@api.exception_handler(UploadRefused)
+def _upload_refused(request: HttpRequest, error: UploadRefused) -> HttpResponse:
+    status = 409 if isinstance(error, UploadConflict) else 422
+    return problem(status, str(error), field=error.field, fix=error.fix)
+
+
+@api.exception_handler(RegistrationRefused)
+def _registration_refused(request: HttpRequest, error: RegistrationRefused) -> HttpResponse:
+    return problem(422, str(error), field=error.errors[0]["field"], errors=error.errors)
+
+
+@api.exception_handler(QueryError)
+def _query_error(request: HttpRequest, error: QueryError) -> HttpResponse:
+    return problem(422, str(error), field="filter", position=error.position, fix=error.fix)
+
+
+@api.exception_handler(PlanRefused)
+def _plan_refused(request: HttpRequest, error: PlanRefused) -> HttpResponse:
+    return problem(422, str(error), field=error.field, fix=error.fix)
+
+
+@api.exception_handler(ActionRefused)
+def _action_refused(request: HttpRequest, error: ActionRefused) -> HttpResponse:
+    return problem(409, str(error), fix=error.fix)

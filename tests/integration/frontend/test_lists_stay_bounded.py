@@ -1,0 +1,83 @@
+"""Recorded numbers of queries: a list must not ask once a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from fleet.accounts.models import Role
+from frontend import selectors
+from tests import factories
+from tests.integration.frontend.conftest import Fleet
+
+SignIn = Callable[[Role], Client]
+# session and user
+SIGNED_IN = 2
+
+
+def test_queries_of_each_page_are_as_recorded(fleet: Fleet, sign_in: SignIn) -> None:
+    client = sign_in(Role.VIEWER)
+    recorded = {
+        "/": 10,
+        "/nodes/": 4,
+        f"/nodes/{fleet.nodes['failed'].pk}/": 7,
+        "/models/": 1,
+        f"/models/{fleet.version.pk}/": 3,
+        "/campaigns/": 2,
+        f"/campaigns/{fleet.campaign.pk}/": 6,
+        f"/campaigns/{fleet.draft.pk}/plan/": 1,
+    }
+    measured = {}
+    for address in recorded:
+        with CaptureQueriesContext(connection) as context:
+            client.get(address)
+        measured[address] = len(context) - SIGNED_IN
+
+    assert measured == recorded
+
+
+def test_queries_do_not_grow_with_the_nodes(sign_in: SignIn, db: None, django_assert_max_num_queries: Any) -> None:
+    client = sign_in(Role.VIEWER)
+    profile = factories.make_profile()
+    nodes = [factories.make_node(profile=profile, seen_at=timezone.now()) for _ in range(30)]
+    factories.make_campaign(waves=[[(node, "failed") for node in nodes]])
+
+    with django_assert_max_num_queries(4 + SIGNED_IN):
+        client.get("/nodes/")
+
+
+def test_keyset_pages_show_each_node_once_in_order(sign_in: SignIn, db: None, monkeypatch: Any) -> None:
+    monkeypatch.setattr(selectors, "PAGE", 4)
+    client = sign_in(Role.VIEWER)
+    profile = factories.make_profile()
+    names = [factories.make_node(profile=profile).endpoint for _ in range(10)]
+
+    seen, address = [], "/nodes/?profile=" + profile.name
+    while address:
+        page = client.get(address)
+        seen += [row.node.endpoint for row in page.context["rows"]]
+        after = page.context["next_after"]
+        address = f"/nodes/?profile={profile.name}&after={after}" if after else ""
+
+    assert seen == names
+
+
+def test_filters_narrow_the_list(fleet: Fleet, sign_in: SignIn) -> None:
+    client = sign_in(Role.VIEWER)
+
+    def shown(query: str) -> set[str]:
+        return {row.node.endpoint for row in client.get(f"/nodes/?{query}").context["rows"]}
+
+    every = {node.endpoint for node in fleet.nodes.values()}
+    silent = fleet.nodes["silent"].endpoint
+    assert shown("") == every
+    assert shown("profile=tiny") == {fleet.nodes["skipped"].endpoint}
+    assert shown(f"campaign={fleet.campaign.pk}&state=failed") == {fleet.nodes["failed"].endpoint}
+    assert shown("silent=on") == {silent}
+    assert shown(f"endpoint={silent}") == {silent}
+    assert shown("site=elsewhere") == set()

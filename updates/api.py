@@ -1,0 +1,145 @@
+"""REST: model families and versions, and the list of nodes with its filter. Campaigns: updates.campaigns.api."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+from ninja import Field, File, Form, Query, Router, Schema, UploadedFile
+
+from devices.api import Id, NodeOut, Strict, nodes
+from fleet.accounts.authentication import actor_of, operator, viewer
+from updates import selectors, services
+from updates.models import Fit, ModelFamily, ModelVersion, ValidationReport
+from updates.node_filter import nodes_matching
+
+router = Router()
+
+
+class FamilyIn(Strict):
+    name: str
+    preprocessing: str = "none"
+    class_names: list[str] = []
+    limits: dict[str, float] = {}
+
+
+class FamilyOut(Schema):
+    id: int
+    name: str
+    model_id: str
+    preprocessing: str
+    class_names: list[str]
+    limits: dict[str, float]
+
+
+class VersionOut(Schema):
+    """refusal: {stage, code, field, message, fix} once it is refused."""
+
+    id: int
+    family: str = Field(alias="family.name")
+    name: str
+    digest: str
+    state: str
+    stage: str
+    percent: int = Field(alias="progress_percent")
+    refusal: dict[str, Any] | None
+    uploaded_by: str
+    created_at: datetime
+    built_at: datetime | None
+
+
+class FitOut(Schema):
+    image: str = Field(alias="image.known_id")
+    profile: str = Field(alias="profile.name")
+    fits: bool
+    numbers: dict[str, Any]
+    reasons: list[str]
+
+
+class ValidationOut(Schema):
+    image: str = Field(alias="image.known_id")
+    verdict: str
+    slices: list[dict[str, Any]]
+    reasons: list[str]
+
+
+class NodesOut(Schema):
+    """next: what to send as `after` for the page that follows; null at the end."""
+
+    nodes: list[NodeOut]
+    next: int | None
+
+
+class CountOut(Schema):
+    count: int
+
+
+@router.post("/families", response={200: FamilyOut, 201: FamilyOut}, auth=operator, tags=["versions"])
+def add_family(request: HttpRequest, family: FamilyIn) -> tuple[int, ModelFamily]:
+    made, created = services.ensure_family(**family.dict(), actor=actor_of(request))
+    return 201 if created else 200, made
+
+
+@router.post("/versions", response={200: VersionOut, 201: VersionOut}, auth=operator, tags=["versions"])
+def upload_version(
+    request: HttpRequest,
+    family: Form[str],
+    name: Form[str],
+    onnx: File[UploadedFile],
+    calibration: File[UploadedFile],
+    evaluation: File[UploadedFile],
+) -> tuple[int, ModelVersion]:
+    """201 for a new version, 200 where the same files were uploaded under this name before. Then poll its state."""
+    version, created = services.upload_version(
+        family_name=family,
+        version_name=name,
+        onnx=onnx.read(),
+        calibration=calibration.read(),
+        evaluation=evaluation.read(),
+        actor=actor_of(request),
+    )
+    return 201 if created else 200, version
+
+
+@router.get("/versions", response=list[VersionOut], auth=viewer, tags=["versions"])
+def list_versions(request: HttpRequest, before: Id | None = None, limit: int = Query(50, ge=1, le=500)) -> object:
+    """Newest first; send the last id as `before` for the next page."""
+    return selectors.versions(before=before, limit=limit)
+
+
+@router.get("/versions/{version_id}", response=VersionOut, auth=viewer, tags=["versions"])
+def get_version(request: HttpRequest, version_id: Id) -> ModelVersion:
+    return get_object_or_404(ModelVersion.objects.select_related("family"), pk=version_id)
+
+
+@router.get("/versions/{version_id}/fit", response=list[FitOut], auth=viewer, tags=["versions"])
+def get_fit(request: HttpRequest, version_id: Id) -> object:
+    """One verdict an image and profile; none before the version is built."""
+    version = get_object_or_404(ModelVersion, pk=version_id)
+    return Fit.objects.filter(image__version=version).select_related("image", "profile").order_by("image", "profile")
+
+
+@router.get("/versions/{version_id}/validation", response=list[ValidationOut], auth=viewer, tags=["versions"])
+def get_validation(request: HttpRequest, version_id: Id) -> object:
+    version = get_object_or_404(ModelVersion, pk=version_id)
+    return ValidationReport.objects.filter(image__version=version).select_related("image").order_by("image")
+
+
+@nodes.get("", response=NodesOut, auth=viewer)
+def list_nodes(
+    request: HttpRequest,
+    filter: str = "",
+    after: int = Query(0, ge=0, le=2**63 - 1),
+    limit: int = Query(100, ge=1, le=1000),
+) -> dict[str, object]:
+    rows = nodes_matching(filter, now=timezone.now()).filter(pk__gt=after)
+    page = list(rows.select_related("profile", "firmware_build", "presence")[:limit])
+    return {"nodes": page, "next": page[-1].pk if len(page) == limit else None}
+
+
+@nodes.get("/count", response=CountOut, auth=viewer)
+def count_nodes(request: HttpRequest, filter: str = "") -> dict[str, int]:
+    return {"count": nodes_matching(filter, now=timezone.now()).count()}

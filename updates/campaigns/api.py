@@ -1,0 +1,180 @@
+"""REST: create, approve, start, watch, stop and undo campaigns."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+from ninja import Field, Query, Router, Schema
+
+from devices.api import Id, Strict
+from fleet.accounts.authentication import actor_of, approver, operator, viewer
+from updates import selectors
+from updates.campaigns import actions
+from updates.campaigns.plan import create_campaign
+from updates.campaigns.rollback import roll_back
+from updates.models import Campaign, ModelVersion, NodeUpdate
+from updates.states import NodeUpdateState
+
+router = Router(tags=["campaigns"])
+
+
+class WaveIn(Strict):
+    percent: float = Field(gt=0, le=100)
+    soak_s: int = Field(0, ge=0, le=31_536_000)
+
+
+class CampaignIn(Strict):
+    """percent is cumulative. The same idempotency_key gives the same campaign again."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")
+    version_id: Id
+    node_filter: str = ""
+    waves: list[WaveIn] = Field(min_length=1, max_length=50)
+    gate: dict[str, float | int | str | bool] = {}
+    starts_at: datetime | None = None
+    idempotency_key: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[!-~]+$")
+
+
+class CampaignOut(Schema):
+    id: int
+    name: str
+    kind: str
+    state: str
+    reason: str
+    version_id: int | None
+    reverts_id: int | None
+    node_filter: str
+    plan: dict[str, Any]
+    plan_hash: str
+    approved_hash: str
+    starts_at: datetime | None
+    created_by: str
+    approved_by: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class WaveOut(Schema):
+    """counts: node updates by state."""
+
+    index: int
+    percent: float
+    soak_s: int
+    state: str
+    soak_until: datetime | None
+    verdict: dict[str, Any] | None
+    counts: dict[str, int]
+
+
+class CampaignDetail(CampaignOut):
+    counts: dict[str, int]
+    waves: list[WaveOut]
+
+
+class NodeUpdateOut(Schema):
+    id: int
+    node_id: int
+    endpoint: str = Field(alias="node.endpoint")
+    wave: int = Field(alias="wave.index")
+    state: str
+    cause: str
+    received_bytes: int
+    total_bytes: int
+    attempts: int
+    changed_at: datetime
+
+
+class NodeUpdatesOut(Schema):
+    """next: what to send as `after` for the page that follows; null at the end."""
+
+    nodes: list[NodeUpdateOut]
+    next: int | None
+
+
+class Approval(Strict):
+    plan_hash: str
+
+
+class Reason(Strict):
+    reason: str = Field("", max_length=500, pattern=r"^[^\x00]*$")
+
+
+def _acted(request: HttpRequest, campaign_id: int) -> dict[str, Any]:
+    get_object_or_404(Campaign, pk=campaign_id)
+    return {"campaign_id": campaign_id, "actor": actor_of(request), "now": timezone.now()}
+
+
+@router.post("", response={201: CampaignOut}, auth=operator)
+def create(request: HttpRequest, body: CampaignIn) -> tuple[int, Campaign]:
+    """A draft with its plan: read `plan`, then approve its `plan_hash`."""
+    fields = body.dict()
+    version = get_object_or_404(ModelVersion, pk=fields.pop("version_id"))
+    return 201, create_campaign(version=version, actor=actor_of(request), now=timezone.now(), **fields)
+
+
+@router.get("", response=list[CampaignOut], auth=viewer)
+def list_campaigns(request: HttpRequest, before: Id | None = None, limit: int = Query(50, ge=1, le=500)) -> object:
+    """Newest first; send the last id as `before` for the next page."""
+    return selectors.campaigns(before=before, limit=limit)
+
+
+@router.get("/{campaign_id}", response=CampaignDetail, auth=viewer)
+def get_campaign(request: HttpRequest, campaign_id: Id) -> dict[str, object]:
+    campaign = get_object_or_404(Campaign, pk=campaign_id)
+    waves = [
+        {name: getattr(row.wave, name) for name in WaveOut.model_fields if name != "counts"} | {"counts": row.counts}
+        for row in selectors.waves(campaign_id)
+    ]
+    counts = selectors.counts_by_campaign([campaign_id])[campaign_id]
+    return {name: getattr(campaign, name) for name in CampaignOut.model_fields} | {"counts": counts, "waves": waves}
+
+
+@router.get("/{campaign_id}/nodes", response=NodeUpdatesOut, auth=viewer)
+def list_node_updates(
+    request: HttpRequest,
+    campaign_id: Id,
+    state: NodeUpdateState | None = None,
+    after: int = Query(0, ge=0, le=2**63 - 1),
+    limit: int = Query(100, ge=1, le=1000),
+) -> dict[str, object]:
+    get_object_or_404(Campaign, pk=campaign_id)
+    rows = NodeUpdate.objects.filter(campaign_id=campaign_id, pk__gt=after).select_related("node", "wave")
+    rows = rows.filter(state=state) if state else rows
+    nodes = list(rows.order_by("id")[:limit])
+    return {"nodes": nodes, "next": nodes[-1].pk if len(nodes) == limit else None}
+
+
+@router.post("/{campaign_id}/approve", response=CampaignOut, auth=approver)
+def approve(request: HttpRequest, campaign_id: Id, body: Approval) -> Campaign:
+    return actions.approve(**_acted(request, campaign_id), plan_hash=body.plan_hash)
+
+
+@router.post("/{campaign_id}/start", response=CampaignOut, auth=approver)
+def start(request: HttpRequest, campaign_id: Id) -> Campaign:
+    return actions.start(**_acted(request, campaign_id))
+
+
+@router.post("/{campaign_id}/pause", response=CampaignOut, auth=operator)
+def pause(request: HttpRequest, campaign_id: Id, body: Reason | None = None) -> Campaign:
+    return actions.pause(**_acted(request, campaign_id), reason=body.reason if body else "")
+
+
+@router.post("/{campaign_id}/resume", response=CampaignOut, auth=approver)
+def resume(request: HttpRequest, campaign_id: Id) -> Campaign:
+    return actions.resume(**_acted(request, campaign_id))
+
+
+@router.post("/{campaign_id}/abort", response=CampaignOut, auth=operator)
+def abort(request: HttpRequest, campaign_id: Id, body: Reason | None = None) -> Campaign:
+    return actions.abort(**_acted(request, campaign_id), reason=body.reason if body else "")
+
+
+@router.post("/{campaign_id}/rollback", response={201: CampaignOut}, auth=approver)
+def rollback(request: HttpRequest, campaign_id: Id) -> tuple[int, Campaign]:
+    """The campaign that goes back."""
+    return 201, roll_back(**_acted(request, campaign_id))
