@@ -273,27 +273,6 @@ def refit(profile: HardwareProfile) -> int:
         return _fit(ModelImage.objects.all(), HardwareProfile.objects.filter(pk=profile.pk))
 
 
-def pipeline_profile(profile: HardwareProfile) -> Profile:
-    """The profile as the pipeline, which knows no database, takes it."""
-    return Profile(
-        name=profile.name,
-        core=profile.core,
-        clock_hz=profile.clock_hz,
-        runtime=profile.runtime,
-        kernel_library=profile.kernel_library,
-        slot_bytes=profile.slot_bytes,
-        sram_bytes=profile.sram_bytes,
-        reserved_sram_bytes=profile.reserved_sram_bytes,
-        arena_fraction=profile.arena_fraction,
-        alignment=profile.alignment,
-        cache_line=profile.cache_line_bytes,
-        flash_erase_bytes=profile.flash_erase_bytes,
-        flash_write_bytes=profile.flash_write_bytes,
-        rtos=profile.rtos,
-        deadline_ms=profile.latency_deadline_ms,
-    )
-
-
 def _fit(images: Iterable[ModelImage], profiles: Iterable[HardwareProfile]) -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_FIT_LOCK])
