@@ -1,4 +1,4 @@
-"""`python -m demo`: the whole product on this machine, with a simulated fleet and a campaign that runs while you watch."""
+"""The whole product on this machine, with a simulated fleet and a campaign that runs while you watch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def play(stage: Stage, options: argparse.Namespace, *, say: Any, started: float)
     stage.open()
     signer = generate_key_file(stage.var / "signing-key.pem")
     user, password = stage.new_login()
-    token = stage.manage("create_token", "demo", "--user", user, "--role", "admin").split()[-1]
+    token = stage.manage("create_token", user, "--name", "demo", "--role", "admin")
     stage.run_product()
     client = Client(base_url=stage.base_url, token=token)
     stage.wait_for_web(client)

@@ -35,6 +35,7 @@ class Story:
         """Profiles, then three versions: two that pass and one that the pipeline refuses."""
         for profile in PROFILES:
             self.client.post("/profiles", profile)
+        self.client.post("/families", {"name": FAMILY, "preprocessing": "imu-standardized-v1"})
         for name in ("1.0", "1.1", "unsupported"):
             self.versions[name] = self._upload(name)
         for name in self.versions:
@@ -51,7 +52,7 @@ class Story:
             "calibration": (MODELS / "imu-calibration.npz").read_bytes(),
             "evaluation": (MODELS / "imu-evaluation.npz").read_bytes(),
         }
-        fields = {"family": FAMILY, "name": name, "preprocessing": "imu-standardized-v1"}
+        fields = {"family": FAMILY, "name": name}
         return dict(self.client.upload("/versions", fields=fields, files=files))
 
     def _wait_for_verdict(self, name: str) -> None:
@@ -60,7 +61,7 @@ class Story:
         def decided() -> bool:
             nonlocal shown
             version = self.versions[name] = self.client.get(f"/versions/{self.versions[name]['id']}")
-            progress = f"version {name}: {version['state']} {version['stage']} {version['progress_percent']} %"
+            progress = f"version {name}: {version['state']} {version['stage']} {version['percent']} %"
             if progress != shown:
                 self.say(progress)
                 shown = progress
@@ -137,7 +138,7 @@ class Story:
     def _nodes(self) -> list[dict[str, Any]]:
         nodes: list[dict[str, Any]] = []
         after = 0
-        while page := self.client.get(f"/nodes?limit=500&after={after}")["items"]:
+        while page := self.client.get(f"/nodes?limit=500&after={after}")["nodes"]:
             nodes += page
             after = page[-1]["id"]
         return nodes
@@ -147,7 +148,7 @@ class Story:
             "/campaigns",
             {
                 "name": "IMU 1.1 to all plants",
-                "version": self.versions["1.1"]["id"],
+                "version_id": self.versions["1.1"]["id"],
                 "node_filter": "",
                 "waves": WAVES,
                 "gate": GATE,
@@ -164,9 +165,8 @@ class Story:
 
         wait_until(planned, within_s=60, what="the plan's patches")
         plan = campaign["plan"]
-        self.say(
-            f"plan: {plan['reached']} of {plan['nodes']} nodes, {plan['bytes_sent']} B instead of {plan['bytes_full']} B"
-        )
+        bytes_planned = f"{plan['bytes_sent']} B instead of {plan['bytes_full']} B"
+        self.say(f"plan: {plan['reached']} of {plan['nodes']} nodes, {bytes_planned}")
         self.client.post(f"{path}/approve", {"plan_hash": campaign["plan_hash"]})
         self.client.post(f"{path}/start")
         return dict(self.client.get(path))
@@ -178,7 +178,7 @@ class Story:
             campaign = dict(self.client.get(f"/campaigns/{campaign_id}"))
             states = Counter[str]()
             for wave in campaign["waves"]:
-                states.update({state: count for state, count in wave["tallies"].items() if count})
+                states.update({state: count for state, count in wave["counts"].items() if count})
             line = f"{campaign['name']}: {campaign['state']} " + " ".join(f"{k}={v}" for k, v in sorted(states.items()))
             if line != shown:
                 self.say(line)
@@ -194,7 +194,7 @@ class Story:
     def node_updates(self, campaign_id: int) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         after = 0
-        while page := self.client.get(f"/campaigns/{campaign_id}/nodes?limit=500&after={after}")["items"]:
+        while page := self.client.get(f"/campaigns/{campaign_id}/nodes?limit=500&after={after}")["nodes"]:
             found |= {update["endpoint"]: update for update in page}
             after = page[-1]["id"]
         return found
@@ -211,7 +211,7 @@ class Story:
 
 def slots(state: Path) -> dict[str, dict[str, Any]]:
     """What the simulated nodes hold by their own bytes."""
-    return {node["endpoint"]: node for node in json.loads((state / "status.json").read_text())["nodes"]}
+    return dict(json.loads((state / "status.json").read_text())["nodes"])
 
 
 def wrong_slots(held: dict[str, dict[str, Any]], expected: dict[str, str]) -> list[str]:

@@ -104,8 +104,11 @@ class FirmwareBuildIn(Strict):
 
 
 class FirmwareBuildOut(FirmwareBuildIn):
+    """class_hash: 8 hex digits that the firmware is built with; a bundle signed for another class is refused."""
+
     model_config = ConfigDict(extra="ignore")
     id: int
+    class_hash: str
 
 
 @nodes.get("/{int:node_id}", response=NodeOut, auth=viewer)

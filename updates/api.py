@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from ninja import Field, File, Form, Router, Schema, Status, UploadedFile
+from ninja import Field, File, Form, Path, Router, Schema, Status, UploadedFile
 
 from devices.api import After, Id, Limit, NodeOut, Strict, nodes
 from fleet.accounts.authentication import actor_of, operator, viewer
+from fleet.blobs.models import load
 from updates import selectors, services
-from updates.models import Fit, ModelFamily, ModelVersion, ValidationReport
+from updates.models import Fit, ModelFamily, ModelImage, ModelVersion, ValidationReport
 from updates.node_filter import nodes_matching
 
 router = Router()
+Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 
 
 class FamilyIn(Strict):
@@ -35,6 +37,21 @@ class FamilyOut(Schema):
     limits: dict[str, float]
 
 
+class ImageOut(Schema):
+    """arena_bytes: the bisected minimum in the TFLM interpreter."""
+
+    digest: str
+    runtime: str
+    precision: str
+    granularity: str
+    alignment: int
+    size: int
+    arena_bytes: int
+    operators: list[str]
+    io_hash: str
+    self_test_digest: str
+
+
 class VersionOut(Schema):
     """refusal: {stage, code, field, message, fix} once it is refused."""
 
@@ -46,9 +63,14 @@ class VersionOut(Schema):
     stage: str
     percent: int = Field(alias="progress_percent")
     refusal: dict[str, Any] | None
+    images: list[ImageOut]
     uploaded_by: str
     created_at: datetime
     built_at: datetime | None
+
+    @staticmethod
+    def resolve_images(version: ModelVersion) -> list[ModelImage]:
+        return list(version.images.all())
 
 
 class FitOut(Schema):
@@ -112,7 +134,7 @@ def list_versions(request: HttpRequest, before: Id | None = None, limit: Limit =
 
 @router.get("/versions/{version_id}", response=VersionOut, auth=viewer, tags=["versions"])
 def get_version(request: HttpRequest, version_id: Id) -> ModelVersion:
-    return get_object_or_404(ModelVersion.objects.select_related("family"), pk=version_id)
+    return get_object_or_404(selectors.whole_versions(), pk=version_id)
 
 
 @router.get("/versions/{version_id}/fit", response=list[FitOut], auth=viewer, tags=["versions"])
@@ -126,6 +148,13 @@ def get_fit(request: HttpRequest, version_id: Id) -> object:
 def get_validation(request: HttpRequest, version_id: Id) -> object:
     version = get_object_or_404(ModelVersion, pk=version_id)
     return ValidationReport.objects.filter(image__version=version).select_related("image").order_by("image")
+
+
+@router.get("/images/{digest}/data", auth=viewer, tags=["versions"], response={200: None})
+def get_image_data(request: HttpRequest, digest: Digest) -> HttpResponse:
+    """The exact bytes of the model slot, as a factory would write them."""
+    image = get_object_or_404(ModelImage, known=digest)
+    return HttpResponse(load(image.blob_id), content_type="application/octet-stream")
 
 
 @nodes.get("", response=NodesOut, auth=viewer)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, F, Prefetch, Q, QuerySet, Sum
-from django.db.models.functions import Left
+from django.db.models import Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce, Left
 
+from devices.models import Delivery
 from updates.models import Campaign, Fit, ModelImage, ModelVersion, NodeUpdate, Tally, UpdateEvent, Wave
 from updates.states import CampaignState, NodeUpdateState, VersionState
 
@@ -20,8 +21,13 @@ FELL_SHORT = [S.FAILED, S.REJECTED, S.SILENT, S.REVERTED, S.SKIPPED, S.CANCELLED
 
 def versions(*, before: int | None = None, limit: int = PAGE) -> list[ModelVersion]:
     """Newest first, from below the id `before`."""
-    rows = ModelVersion.objects.select_related("family").order_by("-id")
+    rows = whole_versions().order_by("-id")
     return list((rows.filter(id__lt=before) if before else rows)[:limit])
+
+
+def whole_versions() -> QuerySet[ModelVersion]:
+    """With family and images: three queries for any number."""
+    return ModelVersion.objects.select_related("family").prefetch_related("images")
 
 
 def ready_versions() -> QuerySet[ModelVersion]:
@@ -148,3 +154,13 @@ def events_of_node(node_id: int, *, limit: int = PAGE) -> list[UpdateEvent]:
 def events_of_campaign(campaign_id: int, *, limit: int = 12) -> list[UpdateEvent]:
     """Newest first, with the node."""
     return list(UpdateEvent.objects.filter(campaign_id=campaign_id).select_related("node").order_by("-id")[:limit])
+
+
+def node_updates(*, campaign_id: int, state: str | None, after: int, limit: int) -> list[NodeUpdate]:
+    """A page of a campaign's node updates, each with `bytes_sent`: payload bytes that left for it, repeats included."""
+    deliveries = Delivery.objects.filter(reference=OuterRef("pk")).order_by().values("reference")
+    sent = deliveries.annotate(total=Sum("bytes_sent")).values("total")
+    rows = NodeUpdate.objects.filter(campaign_id=campaign_id, pk__gt=after).select_related("node", "wave")
+    if state:
+        rows = rows.filter(state=state)
+    return list(rows.annotate(bytes_sent=Coalesce(Subquery(sent), 0)).order_by("id")[:limit])

@@ -32,7 +32,7 @@ def test_a_campaign_survives_twenty_kills_of_its_parts(tmp_path: Path, capsys: p
         stage.open()
         signer = generate_key_file(stage.var / "signing-key.pem")
         user, _ = stage.new_login()
-        token = stage.manage("create_token", "kills", "--user", user, "--role", "admin").split()[-1]
+        token = stage.manage("create_token", user, "--name", "kills", "--role", "admin")
         stage.run_product()
         client = PatientClient(base_url=stage.base_url, token=token)
         stage.wait_for_web(client)

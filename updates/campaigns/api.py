@@ -16,7 +16,7 @@ from updates import selectors
 from updates.campaigns import actions
 from updates.campaigns.plan import create_campaign
 from updates.campaigns.rollback import roll_back
-from updates.models import Campaign, ModelVersion, NodeUpdate
+from updates.models import Campaign, ModelVersion
 from updates.states import NodeUpdateState
 
 router = Router(tags=["campaigns"])
@@ -36,6 +36,8 @@ class CampaignIn(Strict):
     waves: list[WaveIn] = Field(min_length=1, max_length=50)
     gate: dict[str, float | int | str | bool] = {}
     starts_at: datetime | None = None
+    offer_timeout_s: int = Field(3 * 24 * 3600, ge=60, le=31_536_000)
+    progress_timeout_s: int = Field(24 * 3600, ge=60, le=31_536_000)
     idempotency_key: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[!-~]+$")
 
 
@@ -77,14 +79,19 @@ class CampaignDetail(CampaignOut):
 
 
 class NodeUpdateOut(Schema):
+    """bytes_sent: payload bytes that left for this node, repeats included."""
+
     id: int
     node_id: int
     endpoint: str = Field(alias="node.endpoint")
     wave: int = Field(alias="wave.index")
     state: str
     cause: str
+    method: str
+    base_digest: str
     received_bytes: int
     total_bytes: int
+    bytes_sent: int
     attempts: int
     changed_at: datetime
 
@@ -143,9 +150,7 @@ def list_node_updates(
     limit: Limit = 100,
 ) -> dict[str, object]:
     get_object_or_404(Campaign, pk=campaign_id)
-    rows = NodeUpdate.objects.filter(campaign_id=campaign_id, pk__gt=after).select_related("node", "wave")
-    rows = rows.filter(state=state) if state else rows
-    nodes = list(rows.order_by("id")[:limit])
+    nodes = selectors.node_updates(campaign_id=campaign_id, state=state, after=after, limit=limit)
     return {"nodes": nodes, "next": nodes[-1].pk if len(nodes) == limit else None}
 
 

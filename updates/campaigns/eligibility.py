@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from devices.models import FirmwareBuild, HardwareProfile
-from updates.builds import pipeline_profile
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline.fit import fit
+from updates.pipeline.types import Profile
 
 
 class NodeKind(NamedTuple):
@@ -29,6 +29,27 @@ class Choice:
     image: ModelImage | None
     cause: str = ""
     reason: str = ""
+
+
+def pipeline_profile(profile: HardwareProfile) -> Profile:
+    """The profile as the pipeline, which knows no database, takes it."""
+    return Profile(
+        name=profile.name,
+        core=profile.core,
+        clock_hz=profile.clock_hz,
+        runtime=profile.runtime,
+        kernel_library=profile.kernel_library,
+        slot_bytes=profile.slot_bytes,
+        sram_bytes=profile.sram_bytes,
+        reserved_sram_bytes=profile.reserved_sram_bytes,
+        arena_fraction=profile.arena_fraction,
+        alignment=profile.alignment,
+        cache_line=profile.cache_line_bytes,
+        flash_erase_bytes=profile.flash_erase_bytes,
+        flash_write_bytes=profile.flash_write_bytes,
+        rtos=profile.rtos,
+        deadline_ms=profile.latency_deadline_ms,
+    )
 
 
 def choose(
