@@ -22,6 +22,7 @@ from devices.services import PrefixClash, register_image
 from fleet.audit.models import record
 from fleet.blobs.models import load, store
 from updates import models
+from updates.campaigns.eligibility import pipeline_profile
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline import build as pipeline
 from updates.pipeline.fit import fit
@@ -29,7 +30,6 @@ from updates.pipeline.types import (
     BuildRequest,
     BuildResult,
     Image,
-    Profile,
     Refused,
     TargetClass,
     ValidationLimits,
@@ -244,27 +244,6 @@ def _refuse(version: ModelVersion, **reason: str) -> None:
     version.state, version.refusal, version.lease_until = VersionState.REFUSED, reason, None
     version.save()
     record(actor="pipeline", action="version.refused", subject=version, after=reason)
-
-
-def pipeline_profile(profile: HardwareProfile) -> Profile:
-    """The profile as the pipeline, which knows no database, takes it."""
-    return Profile(
-        name=profile.name,
-        core=profile.core,
-        clock_hz=profile.clock_hz,
-        runtime=profile.runtime,
-        kernel_library=profile.kernel_library,
-        slot_bytes=profile.slot_bytes,
-        sram_bytes=profile.sram_bytes,
-        reserved_sram_bytes=profile.reserved_sram_bytes,
-        arena_fraction=profile.arena_fraction,
-        alignment=profile.alignment,
-        cache_line=profile.cache_line_bytes,
-        flash_erase_bytes=profile.flash_erase_bytes,
-        flash_write_bytes=profile.flash_write_bytes,
-        rtos=profile.rtos,
-        deadline_ms=profile.latency_deadline_ms,
-    )
 
 
 def refit(profile: HardwareProfile) -> int:

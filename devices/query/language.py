@@ -137,7 +137,8 @@ def _explain(text: str, error: Exception) -> QueryError:
     example = "write field, operator and value, such as site:plant-3"
     position, expected = len(text), set[str](getattr(error, "expected", ()))
     if isinstance(error, UnexpectedCharacters):
-        position, expected = error.pos_in_stream or 0, set[str](error.allowed)
+        details: Any = error  # lark types its position as None
+        position, expected = details.pos_in_stream or 0, set[str](details.allowed)
     elif isinstance(error, UnexpectedToken) and error.token.type != "$END":
         position = int(error.token.start_pos or 0)
     found = f"“{text[position : position + 12]}”" if position < len(text) else "the end"

@@ -17,6 +17,7 @@ ENDPOINTS = {
     ("GET", "/versions/{version_id}"): (READ, 404),
     ("GET", "/versions/{version_id}/fit"): (READ, 404),
     ("GET", "/versions/{version_id}/validation"): (READ, 404),
+    ("GET", "/images/{digest}/data"): (READ, 404),
     ("GET", "/nodes"): (READ, 200),
     ("POST", "/nodes"): (WRITE, 422),
     ("GET", "/nodes/count"): (READ, 200),
@@ -50,7 +51,12 @@ def test_the_table_names_every_operation() -> None:
 @pytest.mark.parametrize(("method", "path"), list(ENDPOINTS))
 def test_an_operation_answers_a_role_as_the_table_says(call: Caller, method: str, path: str, role: str | None) -> None:
     needed, status = ENDPOINTS[method, path]
-    concrete = path.replace("{version_id}", "1").replace("{node_id}", "1").replace("{campaign_id}", "1")
+    concrete = (
+        path.replace("{version_id}", "1")
+        .replace("{node_id}", "1")
+        .replace("{digest}", "0" * 64)
+        .replace("{campaign_id}", "1")
+    )
     response = call(role, method, concrete, {} if method == "POST" else None)
     expected = 401 if role is None else status if RANKS.index(role) >= RANKS.index(needed) else 403
     assert response.status_code == expected, response.content
