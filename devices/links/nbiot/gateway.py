@@ -120,22 +120,33 @@ class Gateway:
             if not report.confirmed
         ]
         if events:
-            kept = self.store.append(*events)
-            try:
-                await asyncio.wait_for(asyncio.shield(kept), COMMIT_WAIT_S)
-            except TimeoutError as error:
-                raise DatabaseDown(f"not committed within {COMMIT_WAIT_S:.0f} s") from error
+            await self._committed(self.store.append(*events))
 
-    def served(self, transfer: Transfer, block: Block, remote: Any) -> None:
-        """A block is about to leave."""
+    async def _committed(self, done: asyncio.Future[bool]) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(done), COMMIT_WAIT_S)
+        except TimeoutError as error:
+            raise DatabaseDown(f"not committed within {COMMIT_WAIT_S:.0f} s") from error
+
+    async def served(self, transfer: Transfer, block: Block) -> None:
+        """A block is about to leave. Raises DatabaseDown.
+
+        The first one waits until PostgreSQL knows: a node that has a package although its delivery never began to
+        transfer has an earlier one, and that must hold after a kill too.
+        """
         delivery, at = transfer.delivery, timezone.now()
+        if not transfer.begun:
+            begun = self.store.change(
+                delivery, from_states=[DeliveryState.OFFERED], at=at, state=DeliveryState.TRANSFERRING
+            )
+            await self._committed(begun)
+            transfer.begun = True
         session = self.registry.by_node.get(delivery.node_id)
         if session is not None:
             self.registry.heard(session, now=time.monotonic())
             self._seen(session)
         self.store.sent(delivery_id=delivery.pk, count=len(block.payload))
         if transfer.advance(block.offset + len(block.payload)):
-            self.store.change(delivery, from_states=[DeliveryState.OFFERED], at=at, state=DeliveryState.TRANSFERRING)
             self.store.append(
                 delivery_event(
                     LinkEventKind.PROGRESS,

@@ -118,7 +118,7 @@ class Bundles(_Guarded, PathCapable):
             size_exponent=asked.size_exponent if asked else self._size_exponent_max,
             size_exponent_max=self._size_exponent_max,
         )
-        self._gateway.served(transfer, block, request.remote)
+        await self._gateway.served(transfer, block)
         return Message(
             code=CONTENT,
             payload=block.payload,

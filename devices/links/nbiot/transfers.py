@@ -21,6 +21,7 @@ class Transfer:
     delivery: Delivery
     body: bytes
     etag: bytes  # first 8 bytes of the SHA-256 of the body
+    begun: bool = False  # PostgreSQL knows that bytes left
     received: int = 0  # the farthest byte that left
     reported: int | None = None  # what the last PROGRESS event said
 
