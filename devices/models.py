@@ -61,8 +61,12 @@ class HardwareProfile(models.Model):
     class Meta:
         ordering = ["name"]
         constraints = [
-            models.CheckConstraint(condition=Q(reserved_sram_bytes__lt=models.F("sram_bytes")), name="profile_sram_left"),
-            models.CheckConstraint(condition=Q(arena_fraction__gt=0, arena_fraction__lte=1), name="profile_arena_fraction"),
+            models.CheckConstraint(
+                condition=Q(reserved_sram_bytes__lt=models.F("sram_bytes")), name="profile_sram_left"
+            ),
+            models.CheckConstraint(
+                condition=Q(arena_fraction__gt=0, arena_fraction__lte=1), name="profile_arena_fraction"
+            ),
             models.CheckConstraint(condition=Q(slot_bytes__gt=0, alignment__gt=0), name="profile_sizes_positive"),
         ]
 
@@ -108,7 +112,9 @@ class Node(models.Model):
     endpoint = models.CharField(max_length=64, unique=True, help_text="LwM2M endpoint name or DevEUI")
     link = models.CharField(max_length=16, choices=LinkKind.choices)
     profile = models.ForeignKey(HardwareProfile, on_delete=models.PROTECT, related_name="nodes")
-    firmware_build = models.ForeignKey(FirmwareBuild, on_delete=models.PROTECT, related_name="nodes", null=True, blank=True)
+    firmware_build = models.ForeignKey(
+        FirmwareBuild, on_delete=models.PROTECT, related_name="nodes", null=True, blank=True
+    )
     site = models.CharField(max_length=64, blank=True)
     labels = models.JSONField(default=dict, blank=True)
     # A node's own values beat its profile's.
@@ -259,11 +265,14 @@ class Delivery(models.Model):
         ]
         constraints = [
             models.CheckConstraint(
-                condition=Q(offering__isnull=False, command__isnull=True) | Q(offering__isnull=True, command__isnull=False),
+                condition=Q(offering__isnull=False, command__isnull=True)
+                | Q(offering__isnull=True, command__isnull=False),
                 name="delivery_is_bundle_or_command",
             ),
             models.CheckConstraint(condition=Q(state__in=DeliveryState.values), name="delivery_state_is_known"),
-            models.UniqueConstraint(fields=["reference"], condition=Q(state__in=OPEN_DELIVERY), name="delivery_open_once"),
+            models.UniqueConstraint(
+                fields=["reference"], condition=Q(state__in=OPEN_DELIVERY), name="delivery_open_once"
+            ),
         ]
 
     def __str__(self) -> str:

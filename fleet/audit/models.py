@@ -26,7 +26,12 @@ class AuditEntry(models.Model):
 
 
 def record(
-    *, actor: str, action: str, subject: models.Model, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None
+    *,
+    actor: str,
+    action: str,
+    subject: models.Model,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
 ) -> AuditEntry:
     """Writes within the caller's transaction, so that an action and its entry stand or fall together."""
     return AuditEntry.objects.create(
