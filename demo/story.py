@@ -15,10 +15,10 @@ from demo.client import Client, wait_until
 
 MODELS = Path(__file__).parent / "models"
 FAMILY = "imu-exercise"
-# Fleet seconds: at 60x a node wakes each 10 s of the clock.
-WAKE_INTERVAL_S = 600
-OFFER_TIMEOUT_S = 1800
-PROGRESS_TIMEOUT_S = 1800
+# Fleet seconds: at 60x a node wakes each 8 s of the clock.
+WAKE_INTERVAL_S = 480
+OFFER_TIMEOUT_S = 2400
+PROGRESS_TIMEOUT_S = 2400
 WAVES = [{"percent": 5, "soak_s": 300}, {"percent": 30, "soak_s": 300}, {"percent": 100, "soak_s": 0}]
 # A demo fleet is small and has more odd nodes than a real one; the limits say so openly.
 GATE = {"maximum_failure_percent": 5, "maximum_silent_percent": 50}
@@ -117,7 +117,7 @@ class Story:
                     "behaviour": actor.behaviour,
                     "wake_interval_s": WAKE_INTERVAL_S,
                     "awake_s": 93,
-                    "loss": 0.02 + 0.16 * (index % 10) / 10,
+                    "loss": 0.02 + 0.10 * (index % 10) / 10,
                     "latency_s": 0.5 + (index % 5) * 0.3,
                     "lifetime_s": 3600,
                     "firmware_build": "imu-firmware-3",

@@ -22,7 +22,6 @@ from devices.services import PrefixClash, register_image
 from fleet.audit.models import record
 from fleet.blobs.models import load, store
 from updates import models
-from updates.campaigns.eligibility import pipeline_profile
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline import build as pipeline
 from updates.pipeline.fit import fit
@@ -35,6 +34,7 @@ from updates.pipeline.types import (
     ValidationLimits,
     ValidationReport,
 )
+from updates.profiles import pipeline_profile
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)

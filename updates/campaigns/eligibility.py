@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from devices.models import FirmwareBuild, HardwareProfile
-from updates.builds import pipeline_profile
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline.fit import fit
+from updates.profiles import pipeline_profile
 
 
 class NodeKind(NamedTuple):

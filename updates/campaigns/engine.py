@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.models import F, Sum
+from django.db.models import Exists, F, OuterRef, Sum
 
 from devices.links import link_for
 from devices.links.base import Recipient
+from devices.models import LinkEvent
 from fleet.clock import fleet_time
 from updates.campaigns.actions import set_state, withdraw
 from updates.campaigns.bundles import bundles_for, revert_command_for
@@ -52,7 +53,9 @@ def tick(*, campaign_id: int, now: datetime) -> bool:
 
 
 def _let_silent(campaign: Campaign, now: datetime) -> None:
-    due = campaign.node_updates.filter(due_at__lte=now, state__in=OPEN_STATES).order_by("id")
+    # What a node has said and nobody has drained yet is not silence.
+    unheard = LinkEvent.objects.filter(node=OuterRef("node"), drained_at=None)
+    due = campaign.node_updates.filter(~Exists(unheard), due_at__lte=now, state__in=OPEN_STATES).order_by("id")
     for state, cause in ((NodeUpdateState.OFFERED, "no-contact"), (None, "no-progress")):
         part = due.filter(state=state) if state else due.exclude(state=NodeUpdateState.OFFERED)
         pairs = list(part.values_list("pk", "node__link")[:BATCH])
@@ -147,10 +150,10 @@ def _patches_pending(campaign: Campaign) -> bool:
 
 
 def _hand_over_again(campaign: Campaign, now: datetime) -> None:
-    """Offers that no link holds any more (withdrawn by a halt that was lifted): handed over anew."""
+    """What no link holds any more: withdrawn by a halt that was lifted, or the node had been given up and came back."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT n.id FROM updates_nodeupdate n WHERE n.campaign_id = %s AND n.state = 'offered' AND NOT EXISTS ("
+            "SELECT n.id FROM updates_nodeupdate n WHERE n.campaign_id = %s AND n.state IN ('offered', 'transferring') AND NOT EXISTS ("
             " SELECT 1 FROM devices_delivery d WHERE d.reference = n.id AND d.state <> 'cancelled')"
             " ORDER BY n.id LIMIT %s",
             [campaign.pk, BATCH],

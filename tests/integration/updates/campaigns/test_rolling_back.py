@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devices.models import Delivery, Node
+from devices.models import Delivery, LinkEventKind, Node
 from devices.wire import NodeState
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns import actions
@@ -43,7 +43,7 @@ def test_a_node_that_refuses_the_command_gets_the_reverse_patch_instead(scene: S
     rollback = scene.tick(roll_back(campaign_id=campaign.pk, actor="ana", now=scene.now))
     update = rollback.node_updates.get(node=scene.fleet[0])
     Delivery.objects.filter(reference=update.pk).update(state="failed")
-    scene.event(update.node, "failed", reference=update.pk, cause="command-refused")
+    scene.event(update.node, LinkEventKind.FAILED, reference=update.pk, cause="command-refused")
     scene.drain()
     update.refresh_from_db()
     assert (update.state, update.method) == ("offered", "patch")

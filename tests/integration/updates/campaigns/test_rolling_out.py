@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devices.models import Delivery
+from devices.models import Delivery, LinkEventKind
 from devices.wire import Cause, NodeState
 from tests.integration.updates.campaigns.scene import ALL_AT_ONCE, Scene
 from updates.campaigns import actions, plan
@@ -96,7 +96,7 @@ def test_a_node_that_does_not_come_in_time_is_silent_and_its_late_report_counts(
     update = scene.open_updates(campaign)[0]
     scene.tick(campaign, later_s=101)
     assert scene.states(campaign) == {"silent": 10}
-    scene.event(update.node, "holds", digest=scene.new.digest)
+    scene.event(update.node, LinkEventKind.HOLDS, digest=scene.new.digest)
     scene.drain()
     assert scene.states(campaign) == {"silent": 9, "confirmed": 1}
     assert scene.tallies(campaign) == {"silent": 9, "confirmed": 1}
@@ -106,7 +106,7 @@ def test_a_node_that_claims_success_and_runs_the_old_image_has_failed(scene: Sce
     campaign = scene.tick(scene.campaign())
     update = scene.open_updates(campaign)[0]
     scene.delivered(update)
-    scene.event(update.node, "holds", digest=scene.old.digest)
+    scene.event(update.node, LinkEventKind.HOLDS, digest=scene.old.digest)
     scene.report(update.node, campaign, NodeState.CONFIRMED, active=scene.new, standby=scene.old)
     scene.drain()
     update.refresh_from_db()
@@ -191,3 +191,23 @@ def test_a_newer_campaign_waits_for_a_node_that_another_one_holds(scene: Scene) 
     scene.drain()
     scene.tick(second)
     assert scene.states(second) == {"offered": 10}
+
+
+def test_what_a_node_has_said_and_nobody_has_drained_is_not_silence(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(offer_timeout_s=100))
+    update = scene.open_updates(campaign)[0]
+    scene.event(update.node, LinkEventKind.PROGRESS, reference=update.pk, received_bytes=512, total_bytes=5000)
+    scene.tick(campaign, later_s=101)
+    assert scene.states(campaign) == {"silent": 9, "offered": 1}
+
+
+def test_a_node_that_was_given_up_and_goes_on_is_offered_the_bundle_again(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(offer_timeout_s=100))
+    update = scene.open_updates(campaign)[0]
+    scene.tick(campaign, later_s=101)
+    scene.event(update.node, LinkEventKind.PROGRESS, reference=update.pk, received_bytes=512, total_bytes=5000)
+    scene.drain()
+    scene.tick(campaign)
+    update.refresh_from_db()
+    assert update.state == "transferring"
+    assert Delivery.objects.filter(reference=update.pk, state="waiting").count() == 1

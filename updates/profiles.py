@@ -1,0 +1,27 @@
+"""A hardware profile of the database as the pipeline takes it."""
+
+from __future__ import annotations
+
+from devices.models import HardwareProfile
+from updates.pipeline.types import Profile
+
+
+def pipeline_profile(profile: HardwareProfile) -> Profile:
+    """The pipeline knows no database."""
+    return Profile(
+        name=profile.name,
+        core=profile.core,
+        clock_hz=profile.clock_hz,
+        runtime=profile.runtime,
+        kernel_library=profile.kernel_library,
+        slot_bytes=profile.slot_bytes,
+        sram_bytes=profile.sram_bytes,
+        reserved_sram_bytes=profile.reserved_sram_bytes,
+        arena_fraction=profile.arena_fraction,
+        alignment=profile.alignment,
+        cache_line=profile.cache_line_bytes,
+        flash_erase_bytes=profile.flash_erase_bytes,
+        flash_write_bytes=profile.flash_write_bytes,
+        rtos=profile.rtos,
+        deadline_ms=profile.latency_deadline_ms,
+    )
