@@ -15,6 +15,8 @@ from updates.models import Campaign, Wave
 from updates.states import CAMPAIGN_REACHED_FROM, OPEN_STATES, CampaignState, NodeUpdateState, WaveState
 
 CHUNK = 5000
+# What a halt takes back; a bundle that is whole on a node is out of our hands.
+ON_THE_AIR = [NodeUpdateState.OFFERED, NodeUpdateState.TRANSFERRING]
 
 
 class ActionRefused(Exception):
@@ -84,11 +86,14 @@ def start(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
 
 @transaction.atomic
 def pause(*, campaign_id: int, actor: str, now: datetime, reason: str = "") -> Campaign:
-    """Stops it at once: no new node is offered anything, and what no node has begun to pull is withdrawn."""
+    """Stops it at once: nothing more is offered, and what is on its way is withdrawn.
+
+    Costs the blocks of transfers that were under way: they begin anew when the campaign goes on.
+    """
     campaign = locked(campaign_id)
     before = campaign.state
     set_state(campaign, CampaignState.PAUSED, reason=reason or f"Paused by {actor}.")
-    withdraw(campaign, now=now, states=[NodeUpdateState.OFFERED])
+    withdraw(campaign, now=now, states=ON_THE_AIR)
     _audited(campaign, actor, "pause", before)
     return campaign
 

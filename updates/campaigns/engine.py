@@ -21,7 +21,7 @@ from devices.links import link_for
 from devices.links.base import Recipient
 from devices.models import LinkEvent
 from fleet.clock import fleet_time
-from updates.campaigns.actions import set_state, withdraw
+from updates.campaigns.actions import ON_THE_AIR, set_state, withdraw
 from updates.campaigns.bundles import bundles_for, revert_command_for
 from updates.campaigns.gates import GatePolicy, decide
 from updates.campaigns.transitions import lock, move
@@ -122,7 +122,7 @@ def _gate_allows(campaign: Campaign, wave: Wave, tallies: dict[str, int], *, end
         set_state(campaign, CampaignState.HALTED, reason=reason)
     else:
         set_state(campaign, CampaignState.PAUSED, reason=reason)
-    withdraw(campaign, now=now, states=[NodeUpdateState.OFFERED])
+    withdraw(campaign, now=now, states=ON_THE_AIR)
     return False
 
 
@@ -153,8 +153,8 @@ def _hand_over_again(campaign: Campaign, now: datetime) -> None:
     """What no link holds any more: withdrawn by a halt that was lifted, or the node had been given up and came back."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT n.id FROM updates_nodeupdate n WHERE n.campaign_id = %s AND n.state IN ('offered', 'transferring') AND NOT EXISTS ("
-            " SELECT 1 FROM devices_delivery d WHERE d.reference = n.id AND d.state <> 'cancelled')"
+            "SELECT n.id FROM updates_nodeupdate n WHERE n.campaign_id = %s AND n.state IN ('offered', 'transferring')"
+            " AND NOT EXISTS (SELECT 1 FROM devices_delivery d WHERE d.reference = n.id AND d.state <> 'cancelled')"
             " ORDER BY n.id LIMIT %s",
             [campaign.pk, BATCH],
         )

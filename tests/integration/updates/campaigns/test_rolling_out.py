@@ -165,6 +165,16 @@ def test_a_paused_campaign_offers_nothing_and_goes_on_where_it_was(scene: Scene)
     assert Delivery.objects.filter(state="waiting").count() == 10
 
 
+def test_a_halt_takes_back_transfers_under_way_too(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    update = scene.open_updates(campaign)[0]
+    Delivery.objects.filter(reference=update.pk).update(state="transferring")
+    scene.event(update.node, LinkEventKind.PROGRESS, reference=update.pk, received_bytes=512, total_bytes=5000)
+    scene.drain()
+    actions.pause(campaign_id=campaign.pk, actor="olga", now=scene.now)
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"cancelled"}
+
+
 def test_an_aborted_campaign_leaves_no_update_open(scene: Scene) -> None:
     waves = [{"percent": 20, "soak_s": 0}, {"percent": 100, "soak_s": 0}]
     campaign = scene.tick(scene.campaign(waves=waves))
@@ -202,8 +212,12 @@ def test_what_a_node_has_said_and_nobody_has_drained_is_not_silence(scene: Scene
 
 
 def test_a_node_that_was_given_up_and_goes_on_is_offered_the_bundle_again(scene: Scene) -> None:
-    campaign = scene.tick(scene.campaign(offer_timeout_s=100))
-    update = scene.open_updates(campaign)[0]
+    waves = [{"percent": 50, "soak_s": 0}, {"percent": 100, "soak_s": 0}]
+    campaign = scene.tick(scene.campaign(waves=waves, offer_timeout_s=100))
+    update, *others = scene.open_updates(campaign)
+    for other in others:
+        scene.confirm(other)
+    scene.drain()
     scene.tick(campaign, later_s=101)
     scene.event(update.node, LinkEventKind.PROGRESS, reference=update.pk, received_bytes=512, total_bytes=5000)
     scene.drain()
