@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from devices import models
 
 
-class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
+class ReadOnly(admin.ModelAdmin):
     """What links and nodes write is looked at, never edited."""
 
     show_full_result_count = False
@@ -23,19 +23,19 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(models.HardwareProfile)
-class HardwareProfileAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class HardwareProfileAdmin(admin.ModelAdmin):
     list_display = ["name", "core", "runtime", "rtos", "slot_bytes", "sram_bytes", "reserved_sram_bytes"]
     search_fields = ["name"]
 
 
 @admin.register(models.FirmwareBuild)
-class FirmwareBuildAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class FirmwareBuildAdmin(admin.ModelAdmin):
     list_display = ["name", "runtime", "agent_version", "decoder_profile", "io_hash"]
     search_fields = ["name"]
 
 
 @admin.register(models.Node)
-class NodeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class NodeAdmin(admin.ModelAdmin):
     list_display = ["endpoint", "link", "profile", "firmware_build", "site"]
     list_select_related = ["profile", "firmware_build"]
     list_filter = ["link", "profile"]

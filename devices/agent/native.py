@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from devices.agent import _agent  # type: ignore[attr-defined]  # compiled by devices.agent.build
+from devices.agent import _agent  # compiled by devices.agent.build
 
 _ffi: Any = _agent.ffi
 _lib: Any = _agent.lib
@@ -49,13 +49,13 @@ class Flash:
         return self.fuse >= 0
 
 
-@_ffi.def_extern(error=-1)  # type: ignore[untyped-decorator]
+@_ffi.def_extern(error=-1)
 def port_read(context: Any, slot: int, offset: int, out: Any, count: int) -> int:
     _ffi.memmove(out, _ffi.from_handle(context).slots[slot][offset : offset + count], count)
     return 0
 
 
-@_ffi.def_extern(error=-1)  # type: ignore[untyped-decorator]
+@_ffi.def_extern(error=-1)
 def port_erase(context: Any, slot: int) -> int:
     flash = _ffi.from_handle(context)
     if not flash.burn():
@@ -64,7 +64,7 @@ def port_erase(context: Any, slot: int) -> int:
     return 0
 
 
-@_ffi.def_extern(error=-1)  # type: ignore[untyped-decorator]
+@_ffi.def_extern(error=-1)
 def port_program(context: Any, slot: int, offset: int, data: Any, count: int) -> int:
     flash = _ffi.from_handle(context)
     # Flash with error correction takes each unit once after an erase; a second program would corrupt it.
@@ -76,7 +76,7 @@ def port_program(context: Any, slot: int, offset: int, data: Any, count: int) ->
     return 0
 
 
-@_ffi.def_extern(error=-1)  # type: ignore[untyped-decorator]
+@_ffi.def_extern(error=-1)
 def port_record_read(context: Any, place: int, out: Any) -> int:
     record = _ffi.from_handle(context).journal[place]
     if len(record) != _lib.MF_RECORD:
@@ -85,7 +85,7 @@ def port_record_read(context: Any, place: int, out: Any) -> int:
     return 0
 
 
-@_ffi.def_extern(error=-1)  # type: ignore[untyped-decorator]
+@_ffi.def_extern(error=-1)
 def port_record_write(context: Any, place: int, data: Any) -> int:
     flash = _ffi.from_handle(context)
     whole = bytes(_ffi.buffer(data, _lib.MF_RECORD)[:])
