@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from devices.agent import _agent  # compiled by devices.agent.build  # type: ignore[attr-defined]
+from devices.agent import _agent  # type: ignore[attr-defined]  # compiled by devices.agent.build
 
 _ffi: Any = _agent.ffi
 _lib: Any = _agent.lib
