@@ -45,6 +45,13 @@ class NodeAdmin(admin.ModelAdmin):
     readonly_fields = ["active_digest", "standby_digest", "sequence", "created_at"]
     show_full_result_count = False
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        return [*self.readonly_fields, "endpoint", "link"] if obj else self.readonly_fields
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        # Its place in campaigns and their tallies would go with it.
+        return False
+
 
 @admin.register(models.UnknownEndpoint)
 class UnknownEndpointAdmin(ReadOnly):

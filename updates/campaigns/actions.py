@@ -10,13 +10,15 @@ from django.db import transaction
 from devices.links import link_for
 from devices.models import LinkKind
 from fleet.audit.models import record
-from updates.campaigns.transitions import lock, move
-from updates.models import Campaign, Wave
+from fleet.clock import fleet_time
+from updates.campaigns.transitions import lock, move, sum_tallies
+from updates.models import Campaign
 from updates.states import CAMPAIGN_REACHED_FROM, OPEN_STATES, CampaignState, NodeUpdateState, WaveState
 
 CHUNK = 5000
 # What a halt takes back; a bundle that is whole on a node is out of our hands.
 ON_THE_AIR = [NodeUpdateState.OFFERED, NodeUpdateState.TRANSFERRING]
+ON_THE_NODE = [NodeUpdateState.STAGED, NodeUpdateState.TRIAL]
 
 
 class ActionRefused(Exception):
@@ -106,13 +108,22 @@ def resume(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
     if before == CampaignState.SCHEDULED:
         raise ActionRefused(f"{campaign.name} is scheduled already.", "Wait for its time.")
     set_state(campaign, CampaignState.RUNNING)
-    for wave in Wave.objects.select_for_update().filter(campaign=campaign, verdict__decision__in=["hold", "halt"]):
-        wave.verdict = {**(wave.verdict or {}), "accepted_by": actor}
+    _accept(campaign, actor)
+    # Time that the campaign stood still is not the nodes' silence.
+    for states, timeout in ((ON_THE_AIR, campaign.offer_timeout_s), (ON_THE_NODE, campaign.progress_timeout_s)):
+        campaign.node_updates.filter(state__in=states).update(due_at=now + fleet_time(timeout))
+    _audited(campaign, actor, "resume", before)
+    return campaign
+
+
+def _accept(campaign: Campaign, actor: str) -> None:
+    stopped = campaign.waves.filter(verdict__decision__in=["hold", "halt"]).exclude(state=WaveState.PASSED)
+    for wave in stopped.order_by("index"):
+        opened = campaign.waves.filter(index__lte=wave.index).values_list("pk", flat=True)
+        wave.verdict = {**(wave.verdict or {}), "accepted": {"by": actor, "tallies": sum_tallies(list(opened))}}
         if wave.state == WaveState.HALTED:
             wave.state = WaveState.OPEN
         wave.save(update_fields=["verdict", "state"])
-    _audited(campaign, actor, "resume", before)
-    return campaign
 
 
 @transaction.atomic

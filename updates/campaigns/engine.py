@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.models import Exists, F, OuterRef, Sum
+from django.db.models import Exists, F, OuterRef
 
 from devices.links import link_for
 from devices.links.base import Recipient
@@ -24,8 +24,9 @@ from fleet.clock import fleet_time
 from updates.campaigns.actions import ON_THE_AIR, set_state, withdraw
 from updates.campaigns.bundles import bundles_for, revert_command_for
 from updates.campaigns.gates import GatePolicy, decide
-from updates.campaigns.transitions import lock, move
-from updates.models import Campaign, Method, NodeUpdate, Patch, Tally, Wave
+from updates.campaigns.plan import next_sequence
+from updates.campaigns.transitions import lock, move, sum_tallies
+from updates.models import Campaign, Method, NodeUpdate, Patch, Wave
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState, PatchState, WaveState
 
 BATCH = 500
@@ -45,7 +46,9 @@ def tick(*, campaign_id: int, now: datetime) -> bool:
     # The row lock orders this against a person's halt: whoever commits first is seen by the other.
     campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
     if campaign.state == CampaignState.SCHEDULED and (campaign.starts_at is None or campaign.starts_at <= now):
-        set_state(campaign, CampaignState.RUNNING, started_at=now)
+        first = {} if campaign.started_at else {"started_at": now, "sequence": next_sequence()}
+        # Drawn now and not with the plan: one that was planned earlier and starts later must win over what ran between.
+        set_state(campaign, CampaignState.RUNNING, **first)
     if campaign.state == CampaignState.RUNNING:
         _let_silent(campaign, now)
         _advance(campaign, now)
@@ -80,7 +83,7 @@ def _advance(campaign: Campaign, now: datetime) -> None:
     if current.state == WaveState.WAITING:
         Wave.objects.filter(pk=current.pk, state=WaveState.WAITING).update(state=WaveState.OPEN, opened_at=now)
         current.refresh_from_db()
-    tallies = _tallies([wave.pk for wave in waves if wave.index <= current.index])
+    tallies = sum_tallies([wave.pk for wave in waves if wave.index <= current.index])
     unended = sum(tallies.get(state, 0) for state in (NodeUpdateState.PLANNED, *OPEN_STATES))
     soaked = current.state == WaveState.SOAKING and current.soak_until is not None and now >= current.soak_until
     if not _gate_allows(campaign, current, tallies, ended=not unended, now=now):
@@ -100,21 +103,21 @@ def _soak(wave: Wave, now: datetime) -> None:
     )
 
 
-def _tallies(wave_ids: list[int]) -> dict[str, int]:
-    sums = Tally.objects.filter(wave__in=wave_ids).values_list("state").annotate(total=Sum("count"))
-    return {state: total for state, total in sums if total}
-
-
 def _gate_allows(campaign: Campaign, wave: Wave, tallies: dict[str, int], *, ended: bool, now: datetime) -> bool:
     """Decides, keeps the decision with its numbers, and stops the campaign where it must. A person's word stands."""
-    accepted_by = (wave.verdict or {}).get("accepted_by")
+    accepted = (wave.verdict or {}).get("accepted")
     if not any(tallies.get(state, 0) for state in NodeUpdateState.values if state != NodeUpdateState.SKIPPED):
         return True
-    verdict = decide(tallies=tallies, policy=GatePolicy.read(campaign.gate), ended=ended)
-    values = {**verdict.as_json(), "accepted_by": accepted_by} if accepted_by else verdict.as_json()
+    verdict = decide(
+        tallies=tallies,
+        policy=GatePolicy.read(campaign.gate),
+        ended=ended,
+        accepted=accepted["tallies"] if accepted else _accepted_before(wave),
+    )
+    values = {**verdict.as_json(), "accepted": accepted} if accepted else verdict.as_json()
     if values != wave.verdict:
         Wave.objects.filter(pk=wave.pk).update(verdict=values)
-    if verdict.decision == "pass" or accepted_by:
+    if verdict.decision == "pass":
         return True
     reason = f"Wave {wave.index + 1}: {verdict.reason}."
     if verdict.decision == "halt":
@@ -124,6 +127,13 @@ def _gate_allows(campaign: Campaign, wave: Wave, tallies: dict[str, int], *, end
         set_state(campaign, CampaignState.PAUSED, reason=reason)
     withdraw(campaign, now=now, states=ON_THE_AIR)
     return False
+
+
+def _accepted_before(wave: Wave) -> dict[str, int]:
+    """What a person has accepted in an earlier wave: it must not stop this one again."""
+    earlier = Wave.objects.filter(campaign=wave.campaign_id, index__lt=wave.index, verdict__accepted__isnull=False)
+    last = earlier.order_by("-index").first()
+    return dict(last.verdict["accepted"]["tallies"]) if last is not None and last.verdict else {}
 
 
 def _offer_batch(campaign: Campaign, wave: Wave, now: datetime) -> None:
@@ -154,7 +164,9 @@ def _hand_over_again(campaign: Campaign, now: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT n.id FROM updates_nodeupdate n WHERE n.campaign_id = %s AND n.state IN ('offered', 'transferring')"
-            " AND NOT EXISTS (SELECT 1 FROM devices_delivery d WHERE d.reference = n.id AND d.state <> 'cancelled')"
+            " AND NOT EXISTS (SELECT 1 FROM devices_delivery d WHERE d.reference = n.id AND d.state <> 'cancelled'"
+            # The command that was refused; the patch instead of it may have been withdrawn.
+            " AND NOT (n.method = 'patch' AND d.command IS NOT NULL))"
             " ORDER BY n.id LIMIT %s",
             [campaign.pk, BATCH],
         )

@@ -65,16 +65,20 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def decide(*, tallies: Mapping[str, int], policy: GatePolicy, ended: bool) -> Verdict:
+def decide(
+    *, tallies: Mapping[str, int], policy: GatePolicy, ended: bool, accepted: Mapping[str, int] | None = None
+) -> Verdict:
     """The verdict over `tallies` (node updates by state, of all waves opened so far).
 
     Failures are counted over updates that ended on the node, never over all: a sleeping majority must not hide
     a failing canary. `ended` says that no node of the opened waves is still on its way; only then can too small a
-    sample or silence hold the campaign.
+    sample or silence hold the campaign. `accepted` are the tallies that a person went on with: only what came since
+    is judged, so that one acceptance is not one for ever.
     """
-    failures = sum(tallies.get(state, 0) for state in ("failed", "rejected", "reverted"))
-    completed = failures + tallies.get("confirmed", 0)
-    silent = tallies.get("silent", 0)
+    new = {state: max(0, count - (accepted or {}).get(state, 0)) for state, count in tallies.items()}
+    failures = sum(new.get(state, 0) for state in ("failed", "rejected", "reverted"))
+    completed = failures + new.get("confirmed", 0)
+    silent = new.get("silent", 0)
     low, high = (100 * bound for bound in wilson(failures, completed))
 
     def verdict(decision: Decision, reason: str) -> Verdict:
@@ -86,7 +90,7 @@ def decide(*, tallies: Mapping[str, int], policy: GatePolicy, ended: bool) -> Ve
             f"{failures} of {completed} updates failed: at least {low:.1f} % (95 % interval to {high:.1f} %), "
             f"limit {policy.maximum_failure_percent:g} %",
         )
-    if ended and completed < policy.minimum_sample:
+    if ended and completed < policy.minimum_sample and not accepted:
         return verdict("hold", f"{completed} updates came to an end; the gate needs {policy.minimum_sample} to decide")
     if ended and silent and 100 * silent / (silent + completed) > policy.maximum_silent_percent:
         return verdict(

@@ -19,14 +19,14 @@ from django.db import connection, transaction
 
 from devices import services as devices
 from devices.health import record_part
+from devices.links import LINKS, link_for
 from devices.models import LinkEvent, LinkEventKind, LinkKind, Node
 from devices.wire import NodeState, StateReport, WireError, decode_state, is_health_part
 from fleet.clock import fleet_time
-from updates.campaigns.engine import hand_over
 from updates.campaigns.judgement import Step, judge
 from updates.campaigns.transitions import lock, move
 from updates.models import Method, NodeUpdate
-from updates.states import OPEN_STATES, NodeUpdateState
+from updates.states import OPEN_STATES, TERMINAL_STATES, NodeUpdateState
 
 # Bounded, since a batch holds the locks of its campaigns, and a halt waits for them.
 BATCH = 1000
@@ -79,11 +79,13 @@ def _rounds(events: list[LinkEvent]) -> Iterator[list[LinkEvent]]:
 
 
 def _apply(events: list[LinkEvent], now: datetime) -> None:
+    held = dict(Node.objects.filter(pk__in={event.node_id for event in events}).values_list("pk", "active_digest"))
+    # A node may have been deleted while its events waited; they say nothing any more.
+    events = [event for event in events if event.node_id in held]
     reports = {event.pk: report for event in events if (report := _state_report(event)) is not None}
     devices.record_holdings(holdings=[item for event in events if (item := _holding(event, reports.get(event.pk)))])
     speaking_of = _updates_of(events)
-    nodes = [event.node_id for event in events]
-    held = dict(Node.objects.filter(pk__in=nodes).values_list("pk", "active_digest"))
+    held = dict(Node.objects.filter(pk__in=held).values_list("pk", "active_digest"))
     steps: defaultdict[Step, list[int]] = defaultdict(list)
     for event in events:
         update = speaking_of.get(event.pk)
@@ -97,8 +99,16 @@ def _apply(events: list[LinkEvent], now: datetime) -> None:
         elif event.kind == LinkEventKind.FAILED:
             _patch_instead(update, now)
     for step, ids in steps.items():
-        move(ids, step.to_state, now=now, cause=step.cause, due_at=step.due_at, sources=step.sources)
+        moved = move(ids, step.to_state, now=now, cause=step.cause, due_at=step.due_at, sources=step.sources)
+        if step.to_state in TERMINAL_STATES:
+            _close_deliveries([item.node_update_id for item in moved], now)
     _note_progress(events, speaking_of, now)
+
+
+def _close_deliveries(ids: list[int], now: datetime) -> None:
+    """An update that has ended must not be offered again by its link, nor stand before the next one's bundle."""
+    for kind in LINKS:
+        link_for(kind).cancel(references=ids, now=now)
 
 
 def _state_report(event: LinkEvent) -> StateReport | None:
@@ -149,12 +159,11 @@ def _updates_of(events: list[LinkEvent]) -> Mapping[int, NodeUpdate]:
 
 
 def _patch_instead(update: NodeUpdate, now: datetime) -> None:
-    """The node cannot go back by itself: it gets the reverse patch, or the full previous image."""
+    """The node cannot go back by itself: the next tick offers it the reverse patch, or the full previous image."""
     if update.method != Method.COMMAND or update.state not in OPEN_STATES:
         return
     due = now + fleet_time(update.campaign.offer_timeout_s)
     NodeUpdate.objects.filter(pk=update.pk).update(method=Method.PATCH, due_at=due)
-    hand_over(update.campaign, [update.pk], now=now)
 
 
 def _note_progress(events: list[LinkEvent], updates: Mapping[int, NodeUpdate], now: datetime) -> None:

@@ -20,7 +20,9 @@ REPORTED = {
     NodeState.REJECTED: NodeUpdateState.REJECTED,
 }
 # A node repeats its last end in each report. One that has pulled nothing of this offer speaks of an earlier one.
-BEGUN = (NodeUpdateState.TRANSFERRING, NodeUpdateState.STAGED, NodeUpdateState.TRIAL, NodeUpdateState.SILENT)
+BEGUN = (NodeUpdateState.TRANSFERRING, NodeUpdateState.STAGED, NodeUpdateState.TRIAL)
+# On a report of success: the link could not read what the node really runs.
+UNPROVED = "unproved"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,22 @@ class Step:
 
 
 def judge(*, event: LinkEvent, report: StateReport | None, update: NodeUpdate, held: str, now: datetime) -> Step | None:
-    """`held` is what the node is known to run by now; `report` the decoded report of a REPORT event."""
+    """`held` is what the node is known to run by now; `report` the decoded report of a REPORT event.
+
+    An aborted campaign moves nothing any more. A finished one ends what it had given up, but opens nothing: nobody
+    would tick it to an end.
+    """
+    if update.campaign.state == CampaignState.ABORTED:
+        return None
+    step = _judge(event=event, report=report, update=update, held=held, now=now)
+    if step is not None and update.campaign.state == CampaignState.FINISHED and step.to_state in OPEN_STATES:
+        return None
+    return step
+
+
+def _judge(
+    *, event: LinkEvent, report: StateReport | None, update: NodeUpdate, held: str, now: datetime
+) -> Step | None:
     due = now + fleet_time(update.campaign.progress_timeout_s)
     target = update.image.digest if update.image is not None else ""
     if event.kind == LinkEventKind.PROGRESS:
@@ -46,11 +63,9 @@ def judge(*, event: LinkEvent, report: StateReport | None, update: NodeUpdate, h
             # It may have gone back before the command came; else the patch takes over, see `ingest`.
             return Step(NodeUpdateState.CONFIRMED) if held == target else None
         return Step(NodeUpdateState.FAILED, cause=event.cause or "failed")
-    if update.campaign.state == CampaignState.ABORTED:
-        return None
     if event.kind == LinkEventKind.HOLDS:
         return Step(NodeUpdateState.CONFIRMED) if target and event.digest == target else None
-    if event.kind == LinkEventKind.REPORT and report is not None:
+    if event.kind == LinkEventKind.REPORT and report is not None and event.cause != UNPROVED:
         return _judge_report(report, update, target=target, held=held, due=due)
     return None
 
@@ -71,8 +86,11 @@ def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held:
     if own_sequence:
         return Step(to_state, cause=report.cause.label)
     # A bundle that was refused or never became whole leaves the sequence of the one before.
-    refused = to_state in (NodeUpdateState.FAILED, NodeUpdateState.REJECTED)
-    return Step(to_state, cause=report.cause.label, sources=BEGUN) if refused else None
+    if to_state not in (NodeUpdateState.FAILED, NodeUpdateState.REJECTED):
+        return None
+    gave_up_later = update.received_bytes > 0 or update.cause == "no-progress"
+    sources = (*BEGUN, NodeUpdateState.SILENT) if gave_up_later else BEGUN
+    return Step(to_state, cause=report.cause.label, sources=sources)
 
 
 def _judge_success(report: StateReport, update: NodeUpdate, *, target: str, held: str) -> Step:

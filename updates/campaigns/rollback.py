@@ -6,12 +6,15 @@ from datetime import datetime
 
 from django.db import transaction
 
+from devices.models import Delivery, DeliveryState
 from fleet.audit.models import record
 from updates.campaigns.actions import ActionRefused, approve, end, locked, start
 from updates.campaigns.plan import Member, new_campaign, store_plan
 from updates.models import Campaign, CampaignKind, Method, ModelImage, NodeUpdate
-from updates.states import CampaignState, NodeUpdateState
+from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
 
+# The node has not said yet how it ended.
+UNDECIDED = [*OPEN_STATES, NodeUpdateState.SILENT]
 ENDED = (CampaignState.FINISHED, CampaignState.ABORTED)
 LIVE = [CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.HALTED]
 
@@ -46,36 +49,49 @@ def roll_back(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
     )
     store_plan(campaign=rollback, members=members, waves=[{"percent": 100, "soak_s": 0}], now=now)
     record(actor=actor, action="campaign.rollback", subject=campaign, after={"rollback": rollback.pk})
-    if not rollback.plan["pending_patches"]:
-        approve(campaign_id=rollback.pk, plan_hash=rollback.plan_hash, actor=actor, now=now)
-        start(campaign_id=rollback.pk, actor=actor, now=now)
-        rollback.refresh_from_db()
+    start_when_planned(rollback, now=now)
     return rollback
+
+
+def start_when_planned(rollback: Campaign, *, now: datetime) -> None:
+    """Whoever rolled back has approved it with that click, so it goes as soon as its patches are there."""
+    if rollback.plan["pending_patches"]:
+        return
+    approve(campaign_id=rollback.pk, plan_hash=rollback.plan_hash, actor=rollback.created_by, now=now)
+    start(campaign_id=rollback.pk, actor=rollback.created_by, now=now)
+    rollback.refresh_from_db()
 
 
 def _members(campaign: Campaign) -> list[Member]:
     """Nodes that run the campaign's image, or still may: a bundle that is whole on the node takes hold by itself."""
-    took_hold = [NodeUpdateState.CONFIRMED, NodeUpdateState.SILENT]
-    on_the_node = [NodeUpdateState.STAGED, NodeUpdateState.TRIAL]
-    begun = campaign.node_updates.filter(state__in=[*took_hold, *on_the_node], image__isnull=False)
+    updates = campaign.node_updates.filter(image__isnull=False).exclude(state=NodeUpdateState.PLANNED)
     images = ModelImage.objects.select_related("version__family").in_bulk(
-        set(begun.values_list("base_digest", flat=True)), field_name="known_id"
+        set(updates.values_list("base_digest", flat=True)), field_name="known_id"
     )
+    pulled = Delivery.objects.filter(
+        reference__in=updates.values("pk"), state__in=[DeliveryState.TRANSFERRING, DeliveryState.DELIVERED]
+    )
+    may_hold = set(pulled.values_list("reference", flat=True))
     return [
         _member(update, images.get(update.base_digest))
-        for update in begun.select_related("node", "image").order_by("pk")
-        if update.state in on_the_node or update.node.active_digest != update.base_digest
+        for update in updates.select_related("node", "image").order_by("pk")
+        if _runs_it(update) or (update.state in UNDECIDED and update.pk in may_hold)
     ]
 
 
+def _runs_it(update: NodeUpdate) -> bool:
+    """By the whole digest, or by its first digits where a link carries no more."""
+    held = update.node.active_digest
+    return update.image is not None and bool(held) and update.image.digest.startswith(held)
+
+
 def _member(update: NodeUpdate, previous: ModelImage | None) -> Member:
-    node, image = update.node, update.image
+    node = update.node
     stratum = (node.profile_id, node.link)
     if previous is None:
         why = "These nodes held an image that this server never built, so it cannot bring it back."
         return Member(node.pk, node.endpoint, node.active_digest, stratum, None, "no-previous", why)
-    runs_it = image is not None and node.active_digest == image.digest
-    previous_slot_lost = runs_it and node.standby_digest[:8] != previous.digest[:8]
+    previous_slot_lost = _runs_it(update) and node.standby_digest[:8] != previous.digest[:8]
     # A node that cannot follow the command says so, and gets the patch then.
     method = Method.PATCH if previous_slot_lost else Method.COMMAND
     return Member(node.pk, node.endpoint, node.active_digest, stratum, previous, method=method)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import connection
+from django.db.models import Sum
 
+from updates.models import Tally
 from updates.states import OPEN_STATES, REACHED_FROM, NodeUpdateState
 
 _MOVE = """
@@ -115,3 +117,9 @@ def _count(left: Counter[tuple[int, str]], to_state: str) -> None:
                 "changes": [changes[key] for key in keys],
             },
         )
+
+
+def sum_tallies(wave_ids: list[int]) -> dict[str, int]:
+    """Node updates by state over these waves, states without any left out."""
+    sums = Tally.objects.filter(wave__in=wave_ids).values_list("state").annotate(total=Sum("count"))
+    return {state: total for state, total in sums if total}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 import structlog
-from django.db import Error
 
 from updates.campaigns.engine import due_campaigns, tick
 from updates.campaigns.ingest import drain
 from updates.campaigns.plan import refresh_plan
-from updates.models import Campaign
+from updates.campaigns.rollback import start_when_planned
+from updates.models import Campaign, CampaignKind
 from updates.states import CampaignState
 
 log = structlog.get_logger(__name__)
@@ -21,12 +21,13 @@ def tick_all(*, now: datetime) -> None:
     for campaign_id in due_campaigns():
         try:
             tick(campaign_id=campaign_id, now=now)
-        except Error:
-            # A lost connection, or a node that another campaign took in between: the next tick looks again.
+        except Exception:
+            # Its transaction is undone as a whole; the next tick looks again. The log tells.
             log.exception("tick.failed", campaign_id=campaign_id)
-    drafts = Campaign.objects.filter(state=CampaignState.DRAFT, plan__pending_patches__gt=0)
-    for campaign_id in drafts.values_list("pk", flat=True):
-        refresh_plan(campaign_id=campaign_id)
+    for campaign in Campaign.objects.filter(state=CampaignState.DRAFT, plan__pending_patches__gt=0):
+        if refresh_plan(campaign_id=campaign.pk) and campaign.kind == CampaignKind.ROLLBACK:
+            campaign.refresh_from_db()
+            start_when_planned(campaign, now=now)
 
 
 def drain_all(*, now: datetime, batches: int = 50) -> int:

@@ -20,7 +20,7 @@ from devices.links.nbiot.registry import Session
 from devices.links.nbiot.senml import BadPack, Report, state_report
 from devices.links.nbiot.store import Store
 from devices.models import OPEN_DELIVERY, Delivery, DeliveryState, LinkEvent, LinkEventKind, LinkKind
-from devices.wire import Cause, NodeState, decode_state
+from devices.wire import Cause, NodeState, StateReport, decode_state
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,8 @@ URI, UPDATE, STATE, RESULT, VERSION = "5/0/1", "5/0/2", "5/0/3", "5/0/5", "5/0/7
 IDLE, DOWNLOADING, DOWNLOADED, UPDATING = range(4)
 FIRST_ERROR_RESULT = 2
 _DIGEST = re.compile("[0-9a-f]{64}")
+# Cause of a REPORT of success whose node did not let us read what it runs.
+UNPROVED = "unproved"
 
 
 class NodeAsleep(Exception):
@@ -98,17 +100,14 @@ class Window:
                 session.reports.append(report.payload)
         while session.reports:
             payload = session.reports[0]
-            events = []
+            events, cause = [], ""
             if decode_state(payload).state is NodeState.CONFIRMED:
-                try:
-                    digest = await self._read_base()
-                except NodeAsleep:
-                    # The report counts without the digest; the next window brings both again.
-                    session.read_state = True
-                    digest = None
+                # Asleep before it could be asked: the report waits for the next window, a claim alone proves nothing.
+                digest = await self._read_base()
                 if digest is not None:
                     events.append(self._holds(digest))
-            self._store.append(*events, self._event(LinkEventKind.REPORT, payload=payload))
+                cause = "" if digest is not None else UNPROVED
+            self._store.append(*events, self._event(LinkEventKind.REPORT, payload=payload, cause=cause))
             session.reports.pop(0)
 
     async def _read_report(self) -> Report | None:
@@ -151,19 +150,26 @@ class Window:
             await self._write(AGENT_COMMAND, command, OPAQUE)
         except Refused as error:
             # A command whose answer was lost is refused the second time: then the node says that it obeyed.
-            if not await self._has_obeyed():
+            report = await self._report_after_refusal()
+            if report is not None and await self._is_trying(report):
+                return  # in the middle of a trial there is nothing to revert yet: the next window asks again
+            obeyed = report is not None and (report.state, report.cause) == (NodeState.REVERTED, Cause.COMMANDED)
+            if not obeyed:
                 log.info("lwm2m.command-refused", node=delivery.node_id, delivery=delivery.pk, reason=str(error))
                 await self._close(delivery, LinkEventKind.FAILED, cause="command-refused")
                 return
         await self._close(delivery, LinkEventKind.DELIVERED)
 
-    async def _has_obeyed(self) -> bool:
+    async def _is_trying(self, report: StateReport) -> bool:
+        told_to = report.state is NodeState.STAGED and await self._read_number(STATE) == UPDATING
+        return told_to or report.state is NodeState.TRIAL
+
+    async def _report_after_refusal(self) -> StateReport | None:
         report = await self._read_report()
         if report is None:
-            return False
+            return None
         self._store.append(self._event(LinkEventKind.REPORT, payload=report.payload))
-        state = decode_state(report.payload)
-        return state.state is NodeState.REVERTED and state.cause is Cause.COMMANDED
+        return decode_state(report.payload)
 
     async def _bring_bundle(self, delivery: Delivery) -> None:
         if delivery.state != DeliveryState.WAITING and not await self._may_offer_again(delivery):

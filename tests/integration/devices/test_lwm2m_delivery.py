@@ -250,7 +250,7 @@ def test_a_cancelled_delivery_can_not_be_pulled() -> None:
     ("refuse", "report_state", "outcome"),
     [
         (False, TRIAL, "delivered"),
-        (True, TRIAL, "failed"),
+        (True, CONFIRMED, "failed"),
         (True, REVERTED, "delivered"),
     ],
 )
@@ -269,6 +269,25 @@ def test_a_command_ends_as_the_node_answers(refuse: bool, report_state: int, out
 
     asyncio.run(scenario())
     assert LinkEvent.objects.get(kind=outcome).reference == 9
+
+
+def test_a_command_refused_in_the_middle_of_a_trial_is_kept_for_the_next_window() -> None:
+    pk = make_node().pk
+    LINK.command(command=b"\x01" + bytes(16), nodes=[Recipient(pk, 9)], now=timezone.now())
+
+    async def scenario() -> None:
+        async with gateway_and_node(base=BASE) as (_, node):
+            node.objects.refuse_commands = True
+            node.objects.report = state_report(TRIAL, active=BASE)
+            await node.register()
+            # The report that is read after the refusal, besides the one that is read on registration.
+            await eventually(lambda: LinkEvent.objects.filter(kind="report").count() == 2)
+            node.objects.refuse_commands = False
+            await node.update()
+            await eventually(lambda: Delivery.objects.get(reference=9).state == "delivered")
+
+    asyncio.run(scenario())
+    assert not LinkEvent.objects.filter(kind="failed").exists()
 
 
 def test_the_whole_digest_comes_before_the_report_of_a_confirmed_image() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devices.models import Delivery, LinkEventKind
+from devices.models import Delivery, LinkEventKind, Node
 from devices.wire import Cause, NodeState
 from tests.integration.updates.campaigns.scene import ALL_AT_ONCE, Scene
 from updates.campaigns import actions, plan
@@ -88,7 +88,7 @@ def test_too_small_a_sample_holds_the_campaign_for_a_person_whose_word_stands(sc
     actions.resume(campaign_id=campaign.pk, actor="ana", now=scene.now)
     scene.tick(campaign, times=3)
     assert scene.states(campaign) == {"confirmed": 2, "offered": 8}
-    assert campaign.waves.get(index=0).verdict["accepted_by"] == "ana"
+    assert campaign.waves.get(index=0).verdict["accepted"]["by"] == "ana"
 
 
 def test_a_node_that_does_not_come_in_time_is_silent_and_its_late_report_counts(scene: Scene) -> None:
@@ -225,3 +225,87 @@ def test_a_node_that_was_given_up_and_goes_on_is_offered_the_bundle_again(scene:
     update.refresh_from_db()
     assert update.state == "transferring"
     assert Delivery.objects.filter(reference=update.pk, state="waiting").count() == 1
+
+
+def test_going_on_after_a_halt_is_no_leave_for_more_of_the_same(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(gate={"maximum_failure_percent": 10, "minimum_sample": 4}))
+    updates = scene.open_updates(campaign)
+    for update in updates[:4]:
+        scene.delivered(update)
+        scene.report(update.node, campaign, NodeState.FAILED, cause=Cause.SELF_TEST_FAILED)
+    scene.drain()
+    scene.tick(campaign)
+    actions.resume(campaign_id=campaign.pk, actor="ana", now=scene.now)
+    scene.tick(campaign, times=2)
+    assert campaign.state == "running"
+    for update in updates[4:8]:
+        scene.delivered(update)
+        scene.report(update.node, campaign, NodeState.FAILED, cause=Cause.SELF_TEST_FAILED)
+    scene.drain()
+    scene.tick(campaign)
+    assert campaign.state == "halted"
+    assert campaign.reason.startswith("Wave 1: 4 of 4 updates failed")
+
+
+def test_a_long_pause_is_not_taken_for_the_silence_of_the_nodes(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(offer_timeout_s=100))
+    actions.pause(campaign_id=campaign.pk, actor="olga", now=scene.now)
+    scene.tick(campaign, later_s=10_000)
+    actions.resume(campaign_id=campaign.pk, actor="ana", now=scene.now)
+    scene.tick(campaign)
+    assert scene.states(campaign) == {"offered": 10}
+
+
+def test_a_campaign_that_starts_later_wins_over_one_that_ran_since_it_was_planned(scene: Scene) -> None:
+    planned_first = scene.campaign(starts_at=scene.now.replace(hour=14))
+    hotfix = scene.tick(scene.campaign())
+    scene.tick(planned_first, later_s=3 * 3600)
+    assert planned_first.sequence > hotfix.sequence
+
+
+def test_an_update_that_has_ended_leaves_nothing_for_its_link_to_bring(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    update = scene.open_updates(campaign)[0]
+    scene.event(update.node, LinkEventKind.PROGRESS, reference=update.pk, received_bytes=512, total_bytes=5000)
+    scene.report(update.node, campaign, NodeState.REJECTED, cause=Cause.LOWER_SEQUENCE, sequence=campaign.sequence - 1)
+    scene.drain()
+    assert Delivery.objects.get(reference=update.pk).state == "cancelled"
+
+
+def test_a_node_that_goes_on_after_the_campaign_has_finished_is_not_left_open(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(offer_timeout_s=100))
+    late, *others = scene.open_updates(campaign)
+    for other in others:
+        scene.confirm(other)
+    scene.drain()
+    scene.tick(campaign, times=3, later_s=101)
+    assert campaign.state == "finished"
+    scene.report(late.node, campaign, NodeState.RECEIVING)
+    scene.drain()
+    assert scene.states(campaign) == {"confirmed": 9, "silent": 1}
+    scene.event(late.node, LinkEventKind.HOLDS, digest=scene.new.digest)
+    scene.drain()
+    assert scene.states(campaign) == {"confirmed": 10}
+
+
+def test_an_old_failure_does_not_end_an_update_that_the_node_never_touched(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(offer_timeout_s=100))
+    update = scene.open_updates(campaign)[0]
+    scene.tick(campaign, later_s=101)
+    scene.report(update.node, campaign, NodeState.FAILED, cause=Cause.FLASH_FAILURE, sequence=campaign.sequence - 1)
+    scene.drain()
+    assert scene.states(campaign) == {"silent": 10}
+
+
+def test_events_of_a_node_that_was_deleted_do_not_stop_the_others(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    gone, update = (
+        Node.objects.create(endpoint="gone", link="nbiot", profile=scene.profile),
+        scene.open_updates(campaign)[0],
+    )
+    scene.event(gone, LinkEventKind.REPORT, payload=bytes.fromhex("2000010102"))
+    scene.confirm(update)
+    gone.delete()
+    scene.drain()
+    update.refresh_from_db()
+    assert update.state == "confirmed"

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from devices.models import Delivery, LinkEvent
 from tests.integration.updates.campaigns.scene import Scene
-from updates.campaigns import engine, ingest
+from updates.campaigns import engine, ingest, work
 from updates.campaigns.reconcile import reconcile
 from updates.campaigns.transitions import lock
 from updates.models import UpdateEvent
@@ -72,3 +72,13 @@ def test_workers_that_drain_at_the_same_time_count_each_report_once() -> None:
     assert scene.tallies(campaign) == {"confirmed": 200}
     assert UpdateEvent.objects.filter(to_state="confirmed").count() == 200
     assert reconcile() == []
+
+
+def test_a_campaign_that_cannot_be_ticked_does_not_stop_the_next_one() -> None:
+    scene = Scene()
+    broken, sound = scene.campaign(), scene.campaign()
+    broken.gate = {"no-such-limit": 1}
+    broken.save()
+    work.tick_all(now=scene.now)
+    assert scene.tallies(broken) == {"planned": 10}
+    assert scene.tallies(sound) == {"offered": 10}
