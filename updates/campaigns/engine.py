@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Exists, F, OuterRef
@@ -46,7 +47,7 @@ def tick(*, campaign_id: int, now: datetime) -> bool:
     # The row lock orders this against a person's halt: whoever commits first is seen by the other.
     campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
     if campaign.state == CampaignState.SCHEDULED and (campaign.starts_at is None or campaign.starts_at <= now):
-        first = {} if campaign.started_at else {"started_at": now, "sequence": next_sequence()}
+        first: dict[str, Any] = {} if campaign.started_at else {"started_at": now, "sequence": next_sequence()}
         # Drawn now and not with the plan: one that was planned earlier and starts later must win over what ran between.
         set_state(campaign, CampaignState.RUNNING, **first)
     if campaign.state == CampaignState.RUNNING:
