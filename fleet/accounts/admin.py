@@ -30,14 +30,14 @@ class UserAdmin(DjangoUserAdmin):
         return False
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        before = User.objects.filter(pk=obj.pk).values("role", "is_active").first()
+        before = User.objects.filter(pk=obj.pk).first()
         obj.is_staff = obj.is_superuser = obj.role == Role.ADMIN
         super().save_model(request, obj, form, change)
         record(
             actor=request.user.get_username(),
             action="user.changed" if change else "user.created",
             subject=obj,
-            before=before,
+            before={"role": before.role, "is_active": before.is_active} if before else None,
             after={"username": obj.username, "role": obj.role, "is_active": obj.is_active},
         )
 
