@@ -1,25 +1,9 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.db.models import Model
-from django.http import HttpRequest
 
 from devices import models
-
-
-class ReadOnly(admin.ModelAdmin):
-    """What links and nodes write is looked at, never edited."""
-
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
+from fleet.read_only import ReadOnly
 
 
 @admin.register(models.HardwareProfile)

@@ -20,7 +20,6 @@ STATES = {
     for number, name in _ffi.typeof("mf_state").elements.items()
 }
 _CAUSE_NUMBERS = {name: number for number, name in CAUSES.items()}
-WRITE_UNIT: int = _lib.MF_WRITE_UNIT
 RECORD_BYTES: int = _lib.MF_RECORD
 
 

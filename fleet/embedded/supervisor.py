@@ -93,12 +93,6 @@ class Supervisor:
                     self.stop()
                     raise
 
-    def remove(self, name: str) -> None:
-        """Stop one process and forget it; `add` can start it again."""
-        with self._changing:
-            self._runners[name].stop()
-            del self._runners[name]
-
     def wait_ready(self, name: str, within_s: float = 30.0) -> None:
         """Return once process `name` runs and answers; raise EmbeddedError, with the end of its log, after `within_s`."""
         runner = self._runners[name]

@@ -72,7 +72,6 @@ class Objects(Resource, PathCapable):
         self.state, self.result = 0, 0
         self.report = state_report(0, active=base)
         self.refuse_commands = False
-        self.silent_on_execute = False
         self.requests: list[str] = []
 
     async def render_get(self, request: Message) -> Message:

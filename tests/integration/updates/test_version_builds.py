@@ -146,10 +146,6 @@ def test_two_workers_that_look_at_once_build_once(monkeypatch: pytest.MonkeyPatc
     assert ModelImage.objects.count() == 1
 
 
-class Killed(BaseException):
-    """What a SIGKILL looks like from inside: nothing after it runs."""
-
-
 def test_a_killed_workers_version_is_taken_up_after_its_lease(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     version = upload("imu-1.0", "1.0")
     ModelVersion.objects.update(state="building", attempts=1, lease_until=NOW + timedelta(minutes=2))
