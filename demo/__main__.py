@@ -15,7 +15,7 @@ from typing import Any
 from demo.cast import cast
 from demo.client import Client
 from demo.stage import ROOT, Stage
-from demo.story import Story, slots, wrong_slots
+from demo.story import Story, wrong_slots
 from updates.patches.signing import generate_key_file
 
 
@@ -91,22 +91,14 @@ def conclude(
     """Rolls back, compares every slot with what it must hold, and prints the result."""
     forward = story.node_updates(campaign_id)
     wrong = story.wrong_ends(forward)
-    old, new = story.images["1.0"][0], story.images["1.1"][0]
     stage.wait_for_status(state)
-    wrong += wrong_slots(
-        slots(state), {endpoint: new for endpoint, update in forward.items() if update["state"] == "confirmed"}
-    )
+    wrong += wrong_slots(state, story.held_after_update())
     rollback = story.client.post(f"/campaigns/{campaign_id}/rollback")
     story.watch(rollback["id"], within_s=300)
     back = story.node_updates(rollback["id"])
+    wrong += story.wrong_returns(back)
     stage.wait_for_status(state)
-    held = slots(state)
-    wrong += wrong_slots(held, {endpoint: old for endpoint, update in back.items() if update["state"] == "confirmed"})
-    wrong += [
-        f"{endpoint} was not brought back: {update['state']} ({update['cause']})"
-        for endpoint, update in back.items()
-        if update["state"] != "confirmed" and update["cause"] != "no-previous"
-    ]
+    wrong += wrong_slots(state, story.held_after_rollback())
     result = summary(story, forward, back, client=story.client, campaign_id=campaign_id)
     result["duration_s"] = round(time.monotonic() - started, 1)
     for line in wrong:

@@ -34,11 +34,20 @@ PROFILES = [
 PROFILE_SHARES = [0.5, 0.4, 0.1]
 
 # How many of each a fleet of 300 has; what is left behaves normally.
-ODD_ONES = {"reboot": 10, "wrong-base": 4, "failing-self-test": 3, "liar": 1, "silent": 2, "never": 1}
+ODD_ONES = {
+    "reboot": 10,
+    "wrong-base": 4,
+    "failing-self-test": 3,
+    "liar": 1,
+    "silent": 2,
+    "never": 1,
+    "lost-previous": 3,
+}
 ENDS = {
     "normal": "confirmed",
     "reboot": "confirmed",
     "wrong-base": "confirmed",
+    "lost-previous": "confirmed",
     "failing-self-test": "reverted",
     "liar": "failed",
     "silent": "silent",

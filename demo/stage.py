@@ -123,9 +123,15 @@ class Stage:
 
     def kill(self, name: str, number: signal.Signals) -> None:
         """Signals the process of this name, of the product's or of the services."""
+        self._supervisor_of(name).kill(name, number)
+
+    def pid(self, name: str) -> int | None:
+        """None while it is being started again."""
+        return self._supervisor_of(name).pid(name)
+
+    def _supervisor_of(self, name: str) -> Supervisor:
         services = self.services.supervisor if self.services else None
-        supervisor = services if services is not None and name in services.names() else self.supervisor
-        supervisor.kill(name, number)
+        return services if services is not None and name in services.names() else self.supervisor
 
     def new_login(self) -> tuple[str, str]:
         """A fresh password for the demo's operator at each start."""

@@ -15,6 +15,7 @@ from demo.client import Client, wait_until
 
 MODELS = Path(__file__).parent / "models"
 FAMILY = "imu-exercise"
+CLASSES = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"]
 # Fleet seconds: at 60x a node wakes each 8 s of the clock.
 WAKE_INTERVAL_S = 480
 OFFER_TIMEOUT_S = 2400
@@ -37,7 +38,7 @@ class Story:
         """Profiles, then three versions: two that pass and one that the pipeline refuses."""
         for profile in PROFILES:
             self.client.post("/profiles", profile)
-        self.client.post("/families", {"name": FAMILY, "preprocessing": "imu-standardized-v1"})
+        self.client.post("/families", {"name": FAMILY, "preprocessing": "imu-standardized-v1", "class_names": CLASSES})
         for name in ("1.0", "1.1", "unsupported"):
             self.versions[name] = self._upload(name)
         for name in self.versions:
@@ -95,13 +96,49 @@ class Story:
             self.client.post("/nodes/bulk", {"nodes": nodes[at : at + 500]})
         return {"class_hash": firmware["class_hash"]}
 
+    def factory_image(self, behaviour: str) -> bytes:
+        """What a node leaves the factory with. One with a wrong base holds bytes that this server never built."""
+        data = self.images["1.0"][1]
+        return bytes(reversed(data)) if behaviour == "wrong-base" else data
+
+    def held_after_update(self) -> dict[str, bytes]:
+        """What each node must hold once the campaign has ended."""
+        new = self.images["1.1"][1]
+        return {
+            actor.endpoint: new if actor.must_end == "confirmed" else self.factory_image(actor.behaviour)
+            for actor in self.actors
+        }
+
+    def held_after_rollback(self) -> dict[str, bytes]:
+        """As before the campaign, but for nodes whose old image nobody here has: they keep the new one."""
+        return {
+            actor.endpoint: self.images["1.1"][1]
+            if actor.behaviour == "wrong-base"
+            else self.factory_image(actor.behaviour)
+            for actor in self.actors
+        }
+
+    def wrong_returns(self, updates: dict[str, dict[str, Any]]) -> list[str]:
+        """Nodes that the rollback did not bring back, though it had what they held before."""
+        wrong = []
+        for actor in self.actors:
+            if actor.must_end != "confirmed":
+                continue
+            update = updates.get(actor.endpoint, {"state": "missing", "cause": "", "method": ""})
+            state, method = ("skipped", "patch") if actor.behaviour == "wrong-base" else ("confirmed", update["method"])
+            if actor.behaviour == "lost-previous":
+                method = "patch"
+            if (update["state"], update["method"]) != (state, method):
+                ended = f"{update['state']} by {update['method']} ({update['cause']})"
+                wrong.append(f"{actor.endpoint} ({actor.behaviour}) went back as {ended}, must be {state} by {method}")
+        return wrong
+
     def specification(self, *, class_hash: str, public_key: bytes, directory: Path) -> dict[str, Any]:
         digest, data = self.images["1.0"]
         directory.mkdir(parents=True, exist_ok=True)
         factory = directory / "imu-1.0.tflite"
         factory.write_bytes(data)
-        # What a node with a wrong base holds: bytes that this server never built.
-        strange = bytes(reversed(data))
+        strange = self.factory_image("wrong-base")
         (directory / "strange.bin").write_bytes(strange)
         strange_digest = hashlib.sha256(strange).hexdigest()
         slots = {str(profile["name"]): profile["slot_bytes"] for profile in PROFILES}
@@ -212,14 +249,17 @@ class Story:
         ]
 
 
-def slots(state: Path) -> dict[str, dict[str, Any]]:
-    """What the simulated nodes hold by their own bytes."""
-    return dict(json.loads((state / "status.json").read_text())["nodes"])
+def wrong_slots(state: Path, expected: dict[str, bytes]) -> list[str]:
+    """Nodes whose active slot is not byte for byte the image that it must hold.
 
-
-def wrong_slots(held: dict[str, dict[str, Any]], expected: dict[str, str]) -> list[str]:
-    return [
-        f"{endpoint} holds {held[endpoint]['active'][:12]}, must hold {digest[:12]}"
-        for endpoint, digest in expected.items()
-        if held[endpoint]["active"] != digest
-    ]
+    Which slot is active is the node's word; what stands in it is read from its flash.
+    """
+    nodes = json.loads((state / "status.json").read_text())["nodes"]
+    wrong = []
+    for endpoint, image in expected.items():
+        flash = (state / f"{endpoint}.flash").read_bytes()
+        start = nodes[endpoint]["active_slot"] * nodes[endpoint]["slot_bytes"]
+        if flash[start : start + len(image)] != image:
+            held = nodes[endpoint]["active"][:12]
+            wrong.append(f"{endpoint} holds {held}, must hold {hashlib.sha256(image).hexdigest()[:12]}")
+    return wrong

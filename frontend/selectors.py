@@ -95,7 +95,11 @@ class CampaignRow:
     @property
     def attention(self) -> dict[str, int]:
         """Node updates that a person may have to look at."""
-        return {state: self.counts[state] for state in ("failed", "rejected", "reverted", "silent") if self.counts.get(state)}
+        return {
+            state: self.counts[state]
+            for state in ("failed", "rejected", "reverted", "silent")
+            if self.counts.get(state)
+        }
 
 
 def campaign_rows(campaigns: list[Campaign]) -> list[CampaignRow]:

@@ -42,7 +42,9 @@ class Memory:
     package_state: int = IDLE
     package_result: int = _NO_RESULT
     reboots: int = 0
-    mishap_done: bool = False  # the one reboot of `reboot`, the leaving of `silent`, the lie of `liar`
+    mishap_done: bool = (
+        False  # the one reboot of `reboot`, the leaving of `silent`, the lie of `liar`, the loss of `lost-previous`
+    )
     report_id: int = 0
     counters: Counters = field(default_factory=Counters)
 
@@ -270,6 +272,16 @@ class Firmware:
         self.contact_due = False
         if self.agent.confirm() == "none":
             self._finish(_SUCCESS)
+            if self.spec.behaviour == "lost-previous" and not self.memory.mishap_done:
+                self._lose_previous()
+
+    def _lose_previous(self) -> None:
+        """The application took the standby slot for itself: the way back by command is gone."""
+        standby = 1 - self.agent.active_slot
+        self.flash.slots[standby][:] = b"\xff" * self.spec.slot_bytes
+        self.flash.burn()
+        self.memory.mishap_done = True
+        self.save()
 
     def give_up_contact(self) -> None:
         self.contact_due = False

@@ -105,6 +105,8 @@ class Node:
             "state": STATES[report[0] & 0x0F],
             "cause": CAUSES[report[1]],
             "active": self.firmware.active_digest,
+            "active_slot": agent.active_slot,
+            "slot_bytes": self.spec.slot_bytes,
             "standby": self.firmware.standby_digest,
             "sequence": agent.highest_sequence,
             "package_state": memory.package_state,

@@ -10,7 +10,7 @@ from typing import Any
 
 from devices.simulator.network import Radio
 
-BEHAVIOURS = ("normal", "wrong-base", "failing-self-test", "reboot", "liar", "silent", "never")
+BEHAVIOURS = ("normal", "wrong-base", "failing-self-test", "reboot", "liar", "silent", "never", "lost-previous")
 
 
 class SpecInvalid(ValueError):

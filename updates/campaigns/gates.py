@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any, Literal
 
 # Two-sided 95 %.
@@ -30,6 +30,8 @@ class GatePolicy:
         for name, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"gate.{name} is {value!r}; give a number")
+            if not isfinite(value):
+                raise ValueError(f"gate.{name} is {value}; give a finite number")
             if name.endswith("percent") and not 0 <= value <= 100:
                 raise ValueError(f"gate.{name} is {value}; give a percentage from 0 to 100")
         policy = cls(**values)

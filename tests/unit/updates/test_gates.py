@@ -90,7 +90,8 @@ def test_a_verdict_keeps_its_policy() -> None:
         ({"minimum_sample": 2.5}, ["gate.minimum_sample", "2.5", "whole"]),
         ({"maximum_failure_percent": 101}, ["gate.maximum_failure_percent", "101", "0 to 100"]),
         ({"maximum_silent_percent": -1}, ["gate.maximum_silent_percent", "-1", "0 to 100"]),
-        ({"maximum_silent_percent": float("nan")}, ["gate.maximum_silent_percent", "nan", "0 to 100"]),
+        ({"maximum_silent_percent": float("nan")}, ["gate.maximum_silent_percent", "nan", "finite"]),
+        ({"minimum_sample": float("inf")}, ["gate.minimum_sample", "inf", "finite"]),
     ],
 )
 def test_a_bad_policy_is_refused_by_field_and_value(values: dict[str, Any], parts: list[str]) -> None:
