@@ -39,10 +39,12 @@ class Stage:
     """Everything that runs, under one supervisor."""
 
     def __init__(self, *, var: Path, time_scale: float, say: Callable[[str], None], own_services: bool = False) -> None:
-        """`own_services`: start PostgreSQL and Redis even where DATABASE_URL and REDIS_URL name others."""
+        """`own_services`: for a test that kills. PostgreSQL and Redis are started even where DATABASE_URL and REDIS_URL
+        name others, and all ports are picked at random."""
         self.var, self.time_scale, self.say, self.own_services = var, time_scale, say, own_services
-        self.web_port = free_port(socket.SOCK_STREAM, 8000)
-        self.lwm2m_port = free_port(socket.SOCK_DGRAM, 5683)
+        # Servers share a port silently (SO_REUSEPORT): a test beside another run takes ports that nobody prefers.
+        self.web_port = free_port(socket.SOCK_STREAM, 0 if own_services else 8000)
+        self.lwm2m_port = free_port(socket.SOCK_DGRAM, 0 if own_services else 5683)
         self.services: Services | None = None
         self.supervisor = Supervisor(logs=var / "log", say=say)
         self.environment: dict[str, str] = {}
