@@ -22,7 +22,9 @@ OFFER_TIMEOUT_S = 2400
 PROGRESS_TIMEOUT_S = 2400
 WAVES = [{"percent": 5, "soak_s": 300}, {"percent": 30, "soak_s": 300}, {"percent": 100, "soak_s": 0}]
 # A demo fleet is small and has more odd nodes than a real one; the limits say so openly.
-GATE = {"maximum_failure_percent": 5, "maximum_silent_percent": 50}
+GATE = {"maximum_failure_percent": 10, "maximum_silent_percent": 50}
+# Which nodes are in the first wave is chance: with few nodes, one that fails by design must not halt the whole.
+SMALL_FLEET, SMALL_FLEET_FAILURE_PERCENT = 200, 40
 # The first wave has 5 % of the nodes, some of which never answer; with fewer nodes the gate asks for fewer.
 SAMPLE_SHARE = 0.025
 ENDED = ("finished", "aborted")
@@ -191,7 +193,7 @@ class Story:
                 "version_id": self.versions["1.1"]["id"],
                 "node_filter": "",
                 "waves": WAVES,
-                "gate": {**GATE, "minimum_sample": max(1, int(len(self.actors) * SAMPLE_SHARE))},
+                "gate": self._gate(),
                 "offer_timeout_s": OFFER_TIMEOUT_S,
                 "progress_timeout_s": PROGRESS_TIMEOUT_S,
             },
@@ -210,6 +212,11 @@ class Story:
         self.client.post(f"{path}/approve", {"plan_hash": campaign["plan_hash"]})
         self.client.post(f"{path}/start")
         return dict(self.client.get(path))
+
+    def _gate(self) -> dict[str, int]:
+        nodes = len(self.actors)
+        failures = SMALL_FLEET_FAILURE_PERCENT if nodes < SMALL_FLEET else GATE["maximum_failure_percent"]
+        return {**GATE, "maximum_failure_percent": failures, "minimum_sample": max(1, int(nodes * SAMPLE_SHARE))}
 
     def watch(self, campaign_id: int, *, within_s: float) -> dict[str, Any]:
         """Shows a line each time the numbers move, until the campaign has ended."""

@@ -288,6 +288,10 @@ class LinkEventKind(models.TextChoices):
     HOLDS = "holds", "holds"
 
 
+# Cause of a REPORT of success whose node did not let its link read what it really runs.
+UNPROVED = "unproved"
+
+
 class LinkEvent(models.Model):
     """What a link saw. Append-only; the table is partitioned by month on `at` (key: id, at).
 

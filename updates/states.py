@@ -66,8 +66,6 @@ CAMPAIGN_REACHED_FROM: dict[CampaignState, list[CampaignState]] = {
         CampaignState.HALTED,
     ],
 }
-# In these, reports still move node updates: a campaign that stands still must not lose what its nodes say.
-LISTENING_CAMPAIGNS = [CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.HALTED]
 
 
 class WaveState(models.TextChoices):

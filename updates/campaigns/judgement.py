@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from devices.models import LinkEvent, LinkEventKind, LinkKind
+from devices.models import UNPROVED, LinkEvent, LinkEventKind, LinkKind
 from devices.wire import NodeState, StateReport
 from fleet.clock import fleet_time
 from updates.models import Method, NodeUpdate
@@ -21,8 +21,6 @@ REPORTED = {
 }
 # A node repeats its last end in each report. One that has pulled nothing of this offer speaks of an earlier one.
 BEGUN = (NodeUpdateState.TRANSFERRING, NodeUpdateState.STAGED, NodeUpdateState.TRIAL)
-# On a report of success: the link could not read what the node really runs.
-UNPROVED = "unproved"
 
 
 @dataclass(frozen=True)

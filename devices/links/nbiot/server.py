@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,6 +40,8 @@ async def serve(
 
     `public` is the host:port that nodes pull from, the bound one if empty; `time_scale` simulated seconds a second.
     """
+    # By default aiocoap lets two processes share a port, and each would get a part of the datagrams of every node.
+    os.environ["AIOCOAP_REUSE_PORT"] = "0"
     asyncio.get_running_loop().set_exception_handler(_survive)
     logging.getLogger("coap-server").setLevel(logging.WARNING)  # a line for each retransmission otherwise
     shown = f"[{host}]" if ":" in host else host

@@ -19,7 +19,7 @@ from devices import selectors
 from devices.links.nbiot.registry import Session
 from devices.links.nbiot.senml import BadPack, Report, state_report
 from devices.links.nbiot.store import Store
-from devices.models import OPEN_DELIVERY, Delivery, DeliveryState, LinkEvent, LinkEventKind, LinkKind
+from devices.models import OPEN_DELIVERY, UNPROVED, Delivery, DeliveryState, LinkEvent, LinkEventKind, LinkKind
 from devices.wire import Cause, NodeState, StateReport, decode_state
 
 log = structlog.get_logger(__name__)
@@ -31,8 +31,6 @@ URI, UPDATE, STATE, RESULT, VERSION = "5/0/1", "5/0/2", "5/0/3", "5/0/5", "5/0/7
 IDLE, DOWNLOADING, DOWNLOADED, UPDATING = range(4)
 FIRST_ERROR_RESULT = 2
 _DIGEST = re.compile("[0-9a-f]{64}")
-# Cause of a REPORT of success whose node did not let us read what it runs.
-UNPROVED = "unproved"
 
 
 class NodeAsleep(Exception):
