@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devices.models import Delivery, LinkEventKind, Node
+from devices.models import UNPROVED, Delivery, LinkEvent, LinkEventKind, Node
 from devices.wire import Cause, NodeState
 from tests.integration.updates.campaigns.scene import ALL_AT_ONCE, Scene
 from updates.campaigns import actions, plan
@@ -309,3 +309,14 @@ def test_events_of_a_node_that_was_deleted_do_not_stop_the_others(scene: Scene) 
     scene.drain()
     update.refresh_from_db()
     assert update.state == "confirmed"
+
+
+def test_a_claim_of_success_that_nobody_could_prove_decides_nothing(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    update = scene.open_updates(campaign)[0]
+    scene.delivered(update)
+    claim = scene.report(update.node, campaign, NodeState.CONFIRMED, active=scene.new, standby=scene.old)
+    LinkEvent.objects.filter(pk=claim.pk).update(cause=UNPROVED)
+    scene.drain()
+    update.refresh_from_db()
+    assert update.state == "staged"
