@@ -14,7 +14,7 @@ from fleet.problems import problem
 from updates.api import router as updates_router
 from updates.campaigns.actions import ActionRefused
 from updates.campaigns.api import router as campaigns_router
-from updates.campaigns.plan import PlanRefused
+from updates.campaigns.terms import PlanRefused
 from updates.services import UploadConflict, UploadRefused
 
 api = NinjaAPI(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
@@ -14,8 +14,11 @@ from devices.api import After, Id, Limit, Strict
 from fleet.accounts.authentication import actor_of, approver, operator, viewer
 from updates import selectors
 from updates.campaigns import actions
+from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PROGRESS_TIMEOUT_S
+from updates.campaigns.fairness import PRIORITY_HIGHEST
 from updates.campaigns.plan import create_campaign
 from updates.campaigns.rollback import roll_back
+from updates.campaigns.terms import ATTEMPTS_HIGHEST
 from updates.models import Campaign, ModelVersion
 from updates.states import NodeUpdateState
 
@@ -27,8 +30,34 @@ class WaveIn(Strict):
     soak_s: int = Field(0, ge=0, le=31_536_000)
 
 
+class WindowIn(Strict):
+    """rrule: RFC 5545, days only; every day where it is left out. from: the date that INTERVAL and COUNT count from."""
+
+    rrule: str = Field("FREQ=DAILY", max_length=200)
+    start: str
+    end: str
+    from_: str | None = Field(None, alias="from")
+
+
+class BlackoutIn(Strict):
+    """Both dates are included; one day where `to` is left out."""
+
+    from_: str = Field(alias="from")
+    to: str | None = None
+
+
+class WindowsIn(Strict):
+    transfer: list[WindowIn] = []
+    activation: list[WindowIn] = []
+    blackout: list[BlackoutIn] = []
+
+
 class CampaignIn(Strict):
-    """percent is cumulative. The same idempotency_key gives the same campaign again."""
+    """percent is cumulative. The same idempotency_key gives the same campaign again. `docs/campaigns.md` explains the terms.
+
+    limits: most open updates at once, by `campaign`, `wave` and `site`. windows: `transfer` and `activation` (lists of
+    {rrule, start, end, from}, local time of each node) and `blackout` (list of {from, to}, dates).
+    """
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")
     version_id: Id
@@ -36,8 +65,15 @@ class CampaignIn(Strict):
     waves: list[WaveIn] = Field(min_length=1, max_length=50)
     gate: dict[str, float | int | str | bool] = {}
     starts_at: datetime | None = None
-    offer_timeout_s: int = Field(3 * 24 * 3600, ge=60, le=31_536_000)
-    progress_timeout_s: int = Field(24 * 3600, ge=60, le=31_536_000)
+    ends_at: datetime | None = None
+    end_behaviour: Literal["finish", "cancel"] = "finish"
+    offer_timeout_s: int = Field(OFFER_TIMEOUT_S, ge=60, le=31_536_000)
+    progress_timeout_s: int = Field(PROGRESS_TIMEOUT_S, ge=60, le=31_536_000)
+    maximum_attempts: int = Field(3, ge=1, le=ATTEMPTS_HIGHEST)
+    priority: int = Field(50, ge=0, le=PRIORITY_HIGHEST)
+    limits: dict[str, int] = {}
+    windows: WindowsIn = WindowsIn()
+    membership: Literal["fixed", "dynamic"] = "fixed"
     idempotency_key: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[!-~]+$")
 
 
@@ -54,6 +90,15 @@ class CampaignOut(Schema):
     plan_hash: str
     approved_hash: str
     starts_at: datetime | None
+    ends_at: datetime | None
+    end_behaviour: str
+    offer_timeout_s: int
+    progress_timeout_s: int
+    maximum_attempts: int
+    priority: int
+    limits: dict[str, int]
+    windows: dict[str, Any]
+    membership: str
     created_by: str
     approved_by: str
     created_at: datetime
@@ -79,7 +124,7 @@ class CampaignDetail(CampaignOut):
 
 
 class NodeUpdateOut(Schema):
-    """bytes_sent: payload bytes that left for this node, repeats included."""
+    """bytes_sent: payload bytes that left for this node, repeats included. attempts: that failed, of those that may pass."""
 
     id: int
     node_id: int
@@ -93,6 +138,7 @@ class NodeUpdateOut(Schema):
     total_bytes: int
     bytes_sent: int
     attempts: int
+    not_before: datetime | None
     changed_at: datetime
 
 
@@ -119,8 +165,9 @@ def _acted(request: HttpRequest, campaign_id: int) -> dict[str, Any]:
 @router.post("", response={201: CampaignOut}, auth=operator)
 def create(request: HttpRequest, body: CampaignIn) -> Status[Campaign]:
     """A draft with its plan: read `plan`, then approve its `plan_hash`."""
-    fields = body.dict()
+    fields = body.dict(by_alias=True, exclude_none=True)
     version = get_object_or_404(ModelVersion, pk=fields.pop("version_id"))
+    fields.setdefault("starts_at", None)
     return Status(201, create_campaign(version=version, actor=actor_of(request), now=timezone.now(), **fields))
 
 

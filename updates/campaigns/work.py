@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 def tick_all(*, now: datetime) -> None:
     """Looks at each campaign that may have something due. One that fails must not keep the others waiting."""
-    for campaign_id in due_campaigns():
+    for campaign_id in due_campaigns(now):
         try:
             tick(campaign_id=campaign_id, now=now)
         except Exception:
