@@ -13,6 +13,7 @@ from devices.registration import RegistrationRefused
 from fleet.problems import problem
 from updates.api import router as updates_router
 from updates.campaigns.actions import ActionRefused
+from updates.campaigns.api import attention as attention_router
 from updates.campaigns.api import router as campaigns_router
 from updates.campaigns.terms import PlanRefused
 from updates.services import UploadConflict, UploadRefused
@@ -28,6 +29,7 @@ api.add_router("", updates_router)
 api.add_router("", devices_router)
 api.add_router("/nodes", nodes_router)
 api.add_router("/campaigns", campaigns_router)
+api.add_router("/attention", attention_router)
 
 
 @api.exception_handler(ValidationError)

@@ -193,7 +193,7 @@ NODE_UPDATE = Machine(
 C = CampaignState
 CAMPAIGN = Machine(
     "campaign",
-    columns=((C.DRAFT,), (C.SCHEDULED,), (C.RUNNING,), (C.PAUSED, C.HALTED), (C.FINISHED, C.ABORTED)),
+    columns=((C.DRAFT,), (C.SCHEDULED,), (C.RUNNING,), (C.FINISHED, C.PAUSED, C.HALTED), (C.ABORTED,)),
     rules=(
         Rule(C.SCHEDULED, (C.DRAFT,), (Actor.OPERATOR,), "an approved plan is started"),
         Rule(C.RUNNING, (C.SCHEDULED,), (Actor.ENGINE,), "its start has come"),

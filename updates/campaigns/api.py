@@ -11,9 +11,10 @@ from django.utils import timezone
 from ninja import Field, Router, Schema, Status
 
 from devices.api import After, Id, Limit, Strict
+from devices.models import Node
 from fleet.accounts.authentication import actor_of, approver, operator, viewer
 from updates import selectors
-from updates.campaigns import actions
+from updates.campaigns import actions, penalties
 from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PROGRESS_TIMEOUT_S
 from updates.campaigns.fairness import PRIORITY_HIGHEST
 from updates.campaigns.plan import create_campaign
@@ -23,6 +24,7 @@ from updates.models import Campaign, ModelVersion
 from updates.states import NodeUpdateState
 
 router = Router(tags=["campaigns"])
+attention = Router(tags=["attention"])
 
 
 class WaveIn(Strict):
@@ -149,6 +151,39 @@ class NodeUpdatesOut(Schema):
     next: int | None
 
 
+class StoppedOut(Schema):
+    id: int
+    name: str
+    state: str
+    reason: str
+
+
+class NodeAttentionOut(Schema):
+    """kind: penalty-box, or the state in which the newest update of the node ended."""
+
+    node_id: int = Field(alias="node.pk")
+    endpoint: str = Field(alias="node.endpoint")
+    kind: str
+    cause: str = Field(alias="update.cause")
+    reason: str
+    since: datetime
+    faults: int
+    campaign_id: int = Field(alias="update.campaign_id")
+    node_update_id: int = Field(alias="update.pk")
+
+
+class AttentionOut(Schema):
+    """next: what to send as `before` for the page of nodes that follows; null at the end."""
+
+    campaigns: list[StoppedOut]
+    nodes: list[NodeAttentionOut]
+    next: int | None
+
+
+class Released(Schema):
+    released: bool
+
+
 class Approval(Strict):
     plan_hash: str
 
@@ -175,6 +210,21 @@ def create(request: HttpRequest, body: CampaignIn) -> Status[Campaign]:
 def list_campaigns(request: HttpRequest, before: Id | None = None, limit: Limit = 50) -> object:
     """Newest first; send the last id as `before` for the next page."""
     return selectors.campaigns(before=before, limit=limit)
+
+
+@attention.get("", response=AttentionOut, auth=viewer)
+def needs_attention(request: HttpRequest, before: Id | None = None, limit: Limit = 50) -> dict[str, object]:
+    """Campaigns that stand still (on the first page), and nodes whose newest update did not succeed, latest first."""
+    found = selectors.needs_attention(now=timezone.now(), before=before, limit=limit)
+    following = found.nodes[-1].update.pk if len(found.nodes) == limit else None
+    return {"campaigns": found.campaigns, "nodes": found.nodes, "next": following}
+
+
+@attention.post("/nodes/{node_id}/release", response=Released, auth=operator)
+def release(request: HttpRequest, node_id: Id) -> dict[str, bool]:
+    """Lets a node out of the penalty box: its faults until now count no more. False where it was not in it."""
+    node = get_object_or_404(Node, pk=node_id)
+    return {"released": penalties.release(node=node, actor=actor_of(request), now=timezone.now())}
 
 
 @router.get("/{campaign_id}", response=CampaignDetail, auth=viewer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import connection
@@ -31,7 +32,7 @@ UPDATE updates_nodeupdate n SET due_at = {DEADLINE} WHERE n.id = ANY(%(ids)s) AN
 """  # noqa: S608 - our own text
 
 
-def arguments(*, now: datetime, timeout_s: float | None) -> dict[str, object]:
+def arguments(*, now: datetime, timeout_s: float | None) -> dict[str, Any]:
     """Values for DEADLINE. `timeout_s`: fleet seconds."""
     return {
         "now": now,

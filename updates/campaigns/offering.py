@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
@@ -86,19 +86,15 @@ def _look_from(
 
 def _annotated(updates: QuerySet[NodeUpdate], campaign: Campaign, now: datetime) -> QuerySet[NodeUpdate, Any]:
     others = NodeUpdate.objects.filter(node=OuterRef("node")).exclude(campaign=campaign)
-    waits: Exists | Q = Exists(others.filter(state__in=OPEN_STATES)) | Q(not_before__gt=now)
-    if campaign.started_at is not None and now < campaign.started_at + _patience():
+    waits = Q(Exists(others.filter(state__in=OPEN_STATES))) | Q(not_before__gt=now)
+    if campaign.started_at is not None and now < campaign.started_at + fleet_time(PATIENCE_S):
         running = others.filter(campaign__state=CampaignState.RUNNING, campaign__priority__gt=campaign.priority)
-        waits |= Exists(running.filter(state=S.PLANNED))
+        waits |= Q(Exists(running.filter(state=S.PLANNED)))
     return updates.annotate(
         superseded=Exists(others.filter(state__in=TAKEN, campaign__sequence__gt=campaign.sequence)),
         current=Q(node__active_digest=F("image__known_id")),
         waits=waits,
     )
-
-
-def _patience() -> timedelta:
-    return fleet_time(PATIENCE_S)
 
 
 def outdone(campaign: Campaign, *, now: datetime, most: int) -> list[tuple[int, str]]:

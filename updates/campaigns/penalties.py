@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -33,7 +34,7 @@ if {str(state) for state in FAULTS} != {"failed", "rejected", "reverted"}:
 
 def boxed(*, now: datetime, node_ids: Iterable[int] | None = None) -> dict[int, int]:
     """How often each node in the box has failed, by node id; of all nodes, or of these."""
-    values = {
+    values: dict[str, Any] = {
         "since": now - timedelta(days=settings.PENALTY_DAYS),
         "most": settings.PENALTY_FAULTS,
         "nodes": None if node_ids is None else list(node_ids),
