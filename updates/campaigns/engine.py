@@ -160,7 +160,7 @@ def _advance(campaign: Campaign, zones: list[str] | None, now: datetime, *, endi
     tallies = sum_tallies([wave.pk for wave in opened])
     unended = sum(tallies.get(state, 0) for state in (NodeUpdateState.PLANNED, *OPEN_STATES))
     soaked = current.state == WaveState.SOAKING and current.soak_until is not None and now >= current.soak_until
-    if not _gate_allows(campaign, current, tallies, ended=not unended, now=now):
+    if not _gate_allows(campaign, current, tallies, ended=not unended and not ending, now=now):
         return
     if ending:
         _end(campaign, now)
