@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from devices.links.nbiot.server import serve
+from fleet.operations.gateway import beating
 
 
 class Command(BaseCommand):
@@ -49,5 +50,5 @@ class Command(BaseCommand):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with serve(host=bind, port=port, public=public, time_scale=settings.TIME_SCALE):
+        async with serve(host=bind, port=port, public=public, time_scale=settings.TIME_SCALE), beating(serves="nbiot"):
             await stop.wait()
