@@ -27,4 +27,4 @@ def observe_request(*, view: str, status: int, seconds: float) -> None:
 
 def register_requests(registry: CollectorRegistry) -> None:
     """Serves the sum over all processes, those that have ended included."""
-    MultiProcessCollector(registry, path=str(_DIRECTORY))  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry, path=str(_DIRECTORY))
