@@ -17,6 +17,8 @@ from django.core.signals import request_finished, request_started
 from django.db import close_old_connections
 from django.utils import timezone
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import (
@@ -83,6 +85,11 @@ def _fuzz(description: Any, caller: str, method: str, path: str, examples: int) 
     operation = description[f"/api/v1{path}"][method.lower()]
     needed = ENDPOINTS[method, path][0].role
 
+    # What contradicts the description is refused as the description says, too.
+    takes_input = bool(operation.body) or any(True for _ in operation.iter_parameters())
+    may = caller not in DEAD and reaches(caller, needed)
+    modes = [GenerationMode.POSITIVE, *([GenerationMode.NEGATIVE] if may and takes_input else [])]
+
     # The same values each time: a build that fails must fail again.
     @seed(1)
     @settings(
@@ -92,14 +99,14 @@ def _fuzz(description: Any, caller: str, method: str, path: str, examples: int) 
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=operation.as_strategy())
+    @given(case=st.one_of(operation.as_strategy(generation_mode=mode) for mode in modes))
     def one(case: Any) -> None:
-        case.headers.pop("Authorization", None)
+        case.headers = {name: value for name, value in case.headers.items() if name.lower() != "authorization"}
         response = case.call_and_validate(headers=headers, checks=CHECKS)
         assert response.status_code != 503
         if caller in DEAD:
             assert response.status_code in (401, 429)
-        elif not reaches(caller, needed):
+        elif not may:
             assert response.status_code == 403
         else:
             assert response.status_code not in (401, 429)
@@ -110,7 +117,7 @@ def _fuzz(description: Any, caller: str, method: str, path: str, examples: int) 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_no_answer_is_undocumented(description: Any, method: str, path: str, caller: str) -> None:
-    examples = 3 if caller in DEAD or not reaches(caller, ENDPOINTS[method, path][0].role) else 8
+    examples = 2 if caller in DEAD or not reaches(caller, ENDPOINTS[method, path][0].role) else 6
     _fuzz(description, caller, method, path, examples)
 
 
@@ -118,4 +125,4 @@ def test_no_answer_is_undocumented(description: Any, method: str, path: str, cal
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_no_answer_is_undocumented_in_depth(description: Any, method: str, path: str, caller: str) -> None:
-    _fuzz(description, caller, method, path, 200)
+    _fuzz(description, caller, method, path, 60)
