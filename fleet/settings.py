@@ -80,6 +80,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "fleet.accounts.sessions.SessionMiddleware",
 ]
 
 ROOT_URLCONF = "fleet.urls"
@@ -117,6 +118,12 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
+OIDC_SERVER_URL = os.environ.get("OIDC_SERVER_URL", "")
+OIDC_CLIENT_ID = os.environ.get("OIDC_CLIENT_ID", "")
+OIDC_CLIENT_SECRET = os.environ.get("OIDC_CLIENT_SECRET", "")
+OIDC_ENABLED = bool(OIDC_SERVER_URL and OIDC_CLIENT_ID and OIDC_CLIENT_SECRET)
+OIDC_NAME = os.environ.get("OIDC_NAME", "single sign-on")
+
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -132,7 +139,16 @@ WHITENOISE_USE_FINDERS = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 UPLOAD_MAX_BYTES = 256 * 1024 * 1024
 
-SESSION_COOKIE_HTTPONLY = True
+# Networks of our own proxies, whose X-Forwarded-For is believed.
+TRUSTED_PROXIES = [network for network in os.environ.get("TRUSTED_PROXIES", "").split(",") if network]
+
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+# A browser takes a __Host- cookie from this host alone, over https, for every path.
+SESSION_COOKIE_NAME = "__Host-session" if PRODUCTION else "sessionid"
+CSRF_COOKIE_NAME = "__Host-csrf" if PRODUCTION else "csrftoken"
+SESSION_IDLE_MINUTES = int(os.environ.get("SESSION_IDLE_MINUTES", "120"))
+SESSION_MAXIMUM_HOURS = int(os.environ.get("SESSION_MAXIMUM_HOURS", "12"))
+SESSION_COOKIE_AGE = SESSION_MAXIMUM_HOURS * 3600
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_SSL_REDIRECT = PRODUCTION
