@@ -6,11 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
 from devices.links import link_for
 from devices.models import LinkKind
 from fleet.audit.models import record
+from fleet.operations.services import ran
+from fleet.operations.wakeups import wake
 from updates.campaigns import deadlines
+from updates.campaigns.runs import tick_of
 from updates.campaigns.transitions import lock, move, sum_tallies
 from updates.models import Campaign, Wave
 from updates.states import (
@@ -53,6 +57,10 @@ def set_state(campaign: Campaign, state: CampaignState, *, by: Actor, reason: st
             f"That is possible only while it is {' or '.join(sources)}.",
         )
     campaign.refresh_from_db()
+    if state in (CampaignState.SCHEDULED, CampaignState.RUNNING):
+        # Its next tick is awaited from now on: how long a campaign waits is told from here.
+        ran(durations_s={tick_of(campaign.pk): 0.0}, now=timezone.now())
+        wake("updates.tasks.tick_campaigns")
 
 
 def set_wave_state(wave: Wave, state: WaveState, *, by: Actor, **changes: Any) -> bool:

@@ -12,7 +12,7 @@ from ninja import Field, Router, Schema, Status
 
 from devices.api import After, Id, Limit, Strict
 from devices.models import Node
-from fleet.accounts.authentication import actor_of, approver, operator, viewer
+from fleet.accounts.authentication import actor_of, approver, planner, viewer
 from updates import selectors
 from updates.campaigns import actions, penalties
 from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PROGRESS_TIMEOUT_S
@@ -197,7 +197,7 @@ def _acted(request: HttpRequest, campaign_id: int) -> dict[str, Any]:
     return {"campaign_id": campaign_id, "actor": actor_of(request), "now": timezone.now()}
 
 
-@router.post("", response={201: CampaignOut}, auth=operator)
+@router.post("", response={201: CampaignOut}, auth=planner)
 def create(request: HttpRequest, body: CampaignIn) -> Status[Campaign]:
     """A draft with its plan: read `plan`, then approve its `plan_hash`."""
     fields = body.dict(by_alias=True, exclude_none=True)
@@ -220,7 +220,7 @@ def needs_attention(request: HttpRequest, before: Id | None = None, limit: Limit
     return {"campaigns": found.campaigns, "nodes": found.nodes, "next": following}
 
 
-@attention.post("/nodes/{node_id}/release", response=Released, auth=operator)
+@attention.post("/nodes/{node_id}/release", response=Released, auth=planner)
 def release(request: HttpRequest, node_id: Id) -> dict[str, bool]:
     """Lets a node out of the penalty box: its faults until now count no more. False where it was not in it."""
     node = get_object_or_404(Node, pk=node_id)
@@ -261,7 +261,7 @@ def start(request: HttpRequest, campaign_id: Id) -> Campaign:
     return actions.start(**_acted(request, campaign_id))
 
 
-@router.post("/{campaign_id}/pause", response=CampaignOut, auth=operator)
+@router.post("/{campaign_id}/pause", response=CampaignOut, auth=planner)
 def pause(request: HttpRequest, campaign_id: Id, body: Reason | None = None) -> Campaign:
     return actions.pause(**_acted(request, campaign_id), reason=body.reason if body else "")
 
@@ -271,7 +271,7 @@ def resume(request: HttpRequest, campaign_id: Id) -> Campaign:
     return actions.resume(**_acted(request, campaign_id))
 
 
-@router.post("/{campaign_id}/abort", response=CampaignOut, auth=operator)
+@router.post("/{campaign_id}/abort", response=CampaignOut, auth=planner)
 def abort(request: HttpRequest, campaign_id: Id, body: Reason | None = None) -> Campaign:
     return actions.abort(**_acted(request, campaign_id), reason=body.reason if body else "")
 

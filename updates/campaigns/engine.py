@@ -37,7 +37,7 @@ from updates.campaigns.limits import Room
 from updates.campaigns.membership import follow_filter
 from updates.campaigns.offering import look, outdone
 from updates.campaigns.plan import next_sequence
-from updates.campaigns.transitions import lock, move, sum_tallies, tallies_of
+from updates.campaigns.transitions import lock_for_tick, move, sum_tallies, tallies_of
 from updates.campaigns.windows import Calendar, open_zones
 from updates.models import Campaign, EndBehaviour, Membership, Method, NodeUpdate, Patch, Wave
 from updates.states import (
@@ -68,8 +68,9 @@ def due_campaigns(now: datetime) -> list[int]:
 
 @transaction.atomic
 def tick(*, campaign_id: int, now: datetime) -> bool:
-    """Whether this call held the lock and looked. A second worker that comes at the same time leaves at once."""
-    if not lock([campaign_id], wait=False):
+    """Whether this call held the lock and looked. A second tick that comes at the same time leaves at once; a batch of
+    reports that holds the campaign is waited for, a few seconds at most."""
+    if not lock_for_tick(campaign_id):
         return False
     # The row lock orders this against a person's halt: whoever commits first is seen by the other.
     campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
