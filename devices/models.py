@@ -269,6 +269,7 @@ class Delivery(models.Model):
     token = models.CharField(max_length=43, unique=True)
     bundle = models.ForeignKey(OfferedBundle, on_delete=models.PROTECT, null=True, related_name="+")
     bytes_sent = models.PositiveBigIntegerField(default=0, help_text="payload bytes that left, repeats included")
+    held = models.BooleanField(default=False, help_text="the node may take it but not be told to switch yet")
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 

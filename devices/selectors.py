@@ -37,6 +37,11 @@ def open_bundles(*, deliveries: Sequence[int]) -> dict[int, int | None]:
     return dict(Delivery.objects.filter(pk__in=deliveries, state__in=OPEN_DELIVERY).values_list("pk", "bundle_id"))
 
 
+def may_switch(*, delivery_id: int) -> bool:
+    """Whether the node may be told to switch to what it has pulled: the delivery is open, and nobody holds it back."""
+    return Delivery.objects.filter(pk=delivery_id, state__in=OPEN_DELIVERY, held=False).exists()
+
+
 def bundle_for_base(*, offering_id: int, base_digest: str) -> OfferedBundle | None:
     """The bundle for exactly this base, else the full image, else None."""
     bundles = OfferedBundle.objects.filter(offering_id=offering_id, base_digest__in=[base_digest, ""])

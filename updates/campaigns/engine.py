@@ -25,8 +25,9 @@ from django.db.models import Exists, OuterRef, Q
 
 from devices.links import link_for
 from devices.links.base import Recipient
-from devices.models import LinkEvent
+from devices.models import OPEN_DELIVERY, Delivery, LinkEvent
 from devices.selectors import time_zones
+from devices.services import hold_deliveries
 from fleet.clock import fleet_seconds, fleet_time
 from updates.campaigns import deadlines
 from updates.campaigns.actions import CHUNK, cancel_planned, set_state, set_wave_state, withdraw
@@ -88,6 +89,7 @@ def tick(*, campaign_id: int, now: datetime) -> bool:
         if campaign.membership == Membership.DYNAMIC and not ending:
             follow_filter(campaign, now=now)
         _advance(campaign, zones, now, ending=ending)
+        _hold_activation(campaign, now)
     return True
 
 
@@ -109,6 +111,20 @@ def _leave_to_newer(campaign: Campaign, now: datetime) -> None:
     pairs = outdone(campaign, now=now, most=CHUNK)
     move([pk for pk, _ in pairs], NodeUpdateState.CANCELLED, now=now, by=Actor.ENGINE, cause="superseded")
     _cancel(pairs, now)
+
+
+def _hold_activation(campaign: Campaign, now: datetime) -> None:
+    """Keeps nodes from switching outside the activation window, and lets them inside; a chunk of each a tick."""
+    calendar = Calendar.read(campaign.windows)
+    if not calendar.activation and not calendar.blackout:
+        return
+    opened = [zone for zone in time_zones() if calendar.activation_open(now, zone)]
+    on_the_air = campaign.node_updates.filter(state__in=ON_THE_AIR).values("pk")
+    mine = Delivery.objects.filter(reference__in=on_the_air, state__in=OPEN_DELIVERY, offering__isnull=False)
+    in_window = Q(node__time_zone__in=opened)
+    for held, wrong in ((True, mine.filter(~in_window, held=False)), (False, mine.filter(in_window, held=True))):
+        if ids := list(wrong.order_by("pk").values_list("pk", flat=True)[:CHUNK]):
+            hold_deliveries(deliveries=ids, held=held)
 
 
 def _close_windows(campaign: Campaign, zones: list[str], now: datetime) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from devices.models import Delivery, LinkEventKind, Node
 from tests.integration.updates.campaigns.scene import Scene
+from updates.campaigns import actions
 from updates.campaigns.terms import PlanRefused
 
 HOUR = 3600
@@ -73,8 +74,6 @@ def test_a_blackout_date_keeps_everything_back(scene: Scene) -> None:
 
 
 def test_an_offer_that_a_pause_withdrew_is_not_handed_over_outside_the_window(scene: Scene) -> None:
-    from updates.campaigns import actions
-
     campaign = scene.tick(scene.campaign(windows=NIGHTLY), later_s=HOUR)
     begun = scene.open_updates(campaign)[0]
     scene.event(begun.node, LinkEventKind.PROGRESS, reference=begun.pk, received_bytes=512, total_bytes=5000)
@@ -100,3 +99,17 @@ def test_the_plan_shows_the_windows_and_its_hash_covers_them(scene: Scene) -> No
     plain, nightly = scene.campaign(), scene.campaign(windows=NIGHTLY)
     assert nightly.plan["terms"]["windows"] == NIGHTLY
     assert plain.plan["terms"]["windows"] == {}
+
+
+def test_nodes_are_kept_from_switching_outside_the_activation_window(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(windows={"activation": [{"start": "22:00", "end": "23:00"}]}))
+    held = Delivery.objects.filter(held=True, state="waiting").values_list("node__time_zone", flat=True)
+    assert list(held) == [""] * 5, "in Berlin it is ten, elsewhere nine"
+    scene.tick(campaign, later_s=HOUR)
+    held = Delivery.objects.filter(held=True, state="waiting").values_list("node__time_zone", flat=True)
+    assert list(held) == ["Europe/Berlin"] * 5
+
+
+def test_a_campaign_without_an_activation_window_holds_nothing(scene: Scene) -> None:
+    scene.tick(scene.campaign(windows=NIGHTLY), later_s=2 * HOUR)
+    assert Delivery.objects.filter(held=False, state="waiting").count() == 10
