@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from ninja import Field, Router, Schema, Status
+from pydantic import AwareDatetime
 
 from devices.api import After, Id, Limit, Strict
 from devices.models import Node
@@ -66,8 +67,8 @@ class CampaignIn(Strict):
     node_filter: str = ""
     waves: list[WaveIn] = Field(min_length=1, max_length=50)
     gate: dict[str, float | int | str | bool] = {}
-    starts_at: datetime | None = None
-    ends_at: datetime | None = None
+    starts_at: AwareDatetime | None = None
+    ends_at: AwareDatetime | None = None
     end_behaviour: Literal["finish", "cancel"] = "finish"
     offer_timeout_s: int = Field(OFFER_TIMEOUT_S, ge=60, le=31_536_000)
     progress_timeout_s: int = Field(PROGRESS_TIMEOUT_S, ge=60, le=31_536_000)
