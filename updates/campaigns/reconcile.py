@@ -25,8 +25,8 @@ CHECKS = {
     """,
     "Node update {0} is {1}, its last event says {2}.": """
         SELECT n.id, n.state, e.to_state FROM updates_nodeupdate n
-        JOIN LATERAL (SELECT to_state FROM updates_updateevent e WHERE e.node_update_id = n.id
-            AND e.campaign_id = n.campaign_id ORDER BY e.id DESC LIMIT 1) e ON true
+        JOIN (SELECT DISTINCT ON (node_update_id) node_update_id, to_state FROM updates_updateevent
+            ORDER BY node_update_id, id DESC) e ON e.node_update_id = n.id
         WHERE e.to_state <> n.state ORDER BY 1
     """,
     "Node update {0} is {1} and no event says how it came there.": """
@@ -34,8 +34,7 @@ CHECKS = {
         WHERE n.state NOT IN ('planned', 'skipped')
             -- Older events may have been dropped with their month.
             AND n.changed_at >= (SELECT coalesce(min(at), '-infinity') FROM updates_updateevent)
-            AND NOT EXISTS (SELECT 1 FROM updates_updateevent e
-            WHERE e.node_update_id = n.id AND e.campaign_id = n.campaign_id) ORDER BY 1
+            AND NOT EXISTS (SELECT 1 FROM updates_updateevent e WHERE e.node_update_id = n.id) ORDER BY 1
     """,
     "Event {0} of node update {1} says that it was {2}, the event before left it {3}.": """
         SELECT id, node_update_id, from_state, before FROM (
