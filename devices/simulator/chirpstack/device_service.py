@@ -193,8 +193,8 @@ class DeviceService(api.DeviceServiceServicer):
             dev_eui=dev_eui,
             dev_addr=session.dev_addr,
             f_cnt_up=session.f_cnt_up,
-            n_f_cnt_down=session.n_f_cnt_down,
-            a_f_cnt_down=session.a_f_cnt_down,
+            n_f_cnt_down=session.f_cnt_down,
+            a_f_cnt_down=session.f_cnt_down,
             **session.keys,
         )
         return api.GetDeviceActivationResponse(device_activation=activation)
@@ -279,7 +279,7 @@ class DeviceService(api.DeviceServiceServicer):
         caller.may_device(dev_eui)
         session = self._network.sessions.get(dev_eui)
         highest = max((item.f_cnt_down or 0 for item in self._network.queue(dev_eui).items), default=0)
-        counter = max(session.a_f_cnt_down if session else 0, highest + 1)
+        counter = max(session.f_cnt_down if session else 0, highest + 1)
         return api.GetDeviceNextFCntDownResponse(f_cnt_down=counter)
 
 

@@ -108,5 +108,17 @@ class Events:
 
 
 def as_json(event: Any) -> bytes:
-    """The JSON mapping of proto3: camelCase, defaults left out, bytes in base64."""
-    return json.dumps(json_format.MessageToDict(event), separators=(",", ":")).encode()
+    """The JSON mapping of proto3 as ChirpStack writes it: camelCase, defaults left out, bytes in base64, times with
+    nanoseconds and the offset +00:00."""
+    document = json_format.MessageToDict(event)
+    if "time" in document:
+        document["time"] = _nanoseconds(document["time"])
+    for reception in document.get("rxInfo", []):
+        reception["nsTime"] = _nanoseconds(reception["nsTime"])
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _nanoseconds(time: str) -> str:
+    """2026-01-02T03:04:05.067Z -> 2026-01-02T03:04:05.067000000+00:00."""
+    seconds, _, fraction = time.removesuffix("Z").partition(".")
+    return f"{seconds}.{fraction:0<9}+00:00"

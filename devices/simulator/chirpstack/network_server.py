@@ -37,14 +37,13 @@ class Windows:
 
 @dataclass
 class Session:
-    """Counters have 32 bits here and 16 on air. `f_cnt_up`: the next one expected."""
+    """Counters have 32 bits here and 16 on air, and are the next ones; one counts all downlinks (LoRaWAN 1.0.x)."""
 
     dev_eui: str
     dev_addr: str
     keys: dict[str, str]
     f_cnt_up: int = 0
-    n_f_cnt_down: int = 0
-    a_f_cnt_down: int = 0
+    f_cnt_down: int = 0
     join_is_told: bool = False
 
 
@@ -203,19 +202,19 @@ class NetworkServer:
         if self.sessions.get(dev_eui) is not session:  # it has joined again meanwhile
             return
         room = eu868.FRM_PAYLOAD_MAX[eu868.rx1_data_rate(heard.data_rate, self.windows.rx1_dr_offset)]
-        choice = self.queue(dev_eui).choose(room=room, next_counter=session.a_f_cnt_down, now=self._now())
+        choice = self.queue(dev_eui).choose(room=room, next_counter=session.f_cnt_down, now=self._now())
         for reason, item in choice.discarded:
             if reason == "unacknowledged":
                 self._events.ack(dev_eui, item, deduplication_id, acknowledged=False)
             else:
-                self._events.discarded(dev_eui, item, reason, room=room, next_counter=session.a_f_cnt_down)
+                self._events.discarded(dev_eui, item, reason, room=room, next_counter=session.f_cnt_down)
         if choice.item is None and not frame.confirmed:
             return
         self._send(heard, session, choice.item, more=choice.more, ack=frame.confirmed)
 
     def _send(self, heard: Heard, session: Session, item: Item | None, *, more: bool, ack: bool) -> None:
-        counter = session.a_f_cnt_down
-        empty = DataFrame(session.dev_addr, session.n_f_cnt_down & _UINT16, ack=ack, pending=item is not None)
+        counter = session.f_cnt_down
+        empty = DataFrame(session.dev_addr, session.f_cnt_down & _UINT16, ack=ack, pending=item is not None)
         full, size = empty, eu868.frame_bytes(None)
         rx2, rx2_size = empty, size
         if item is not None:
@@ -244,10 +243,10 @@ class NetworkServer:
             if status != "OK":
                 self._events.gateway_error(session.dev_eui, status)
             elif item is None or not isinstance(window.frame, DataFrame) or window.frame.port is None:
-                session.n_f_cnt_down += 1
+                session.f_cnt_down += 1
             else:
                 self.queue(session.dev_eui).sent(item, counter)
-                session.a_f_cnt_down = counter + 1
+                session.f_cnt_down = counter + 1
                 self._events.txack(session.dev_eui, item, number, gateway_id, _tx_info(window))
 
         self._air.send_down(heard.station, gateway_id, windows, now=self._timeline.now(), told=told)

@@ -115,7 +115,7 @@ class DeviceProfileService(api.DeviceProfileServiceServicer):
         caller.may(tenant_id)
         rows = [row for row in self.store.device_profiles.rows.values() if row.value.tenant_id == tenant_id]
         rows = by_name(rows, request.search)
-        same = ("id", "name", "region", "mac_version", "reg_params_revision", "supports_otaa")
+        same: tuple[str, ...] = ("id", "name", "region", "mac_version", "reg_params_revision", "supports_otaa")
         same += ("supports_class_b", "supports_class_c")
         result = [
             api.DeviceProfileListItem(**{name: getattr(row.value, name) for name in same}, **times(row))

@@ -17,9 +17,9 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 from chirpstack_api import api
-from google.protobuf import json_format
+from google.protobuf import json_format, message
 
-Message = TypeVar("Message")
+Message = TypeVar("Message", bound="message.Message")
 
 
 class Refused(Exception):
@@ -105,8 +105,11 @@ class Table(Generic[Message]):
 
     def load(self, document: dict[str, list[Any]]) -> None:
         for key, (value, created, updated) in document.items():
-            message = json_format.ParseDict(value, self._kind())
-            self.rows[key] = Row(message, datetime.fromisoformat(created), datetime.fromisoformat(updated))
+            self.rows[key] = Row(
+                json_format.ParseDict(value, self._kind()),
+                datetime.fromisoformat(created),
+                datetime.fromisoformat(updated),
+            )
 
 
 class Store:

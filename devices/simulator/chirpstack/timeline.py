@@ -20,6 +20,7 @@ class Timeline:
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self.failure: BaseException | None = None  # a defect of the simulator; whoever runs it has to look
         self._due = 0.0  # of the event that runs now, or ran last
 
     def now(self) -> float:
@@ -55,5 +56,8 @@ class Timeline:
                 time_s, _, event = heapq.heappop(self._events)
                 self._due = time_s
                 event(time_s)
+        except Exception as error:
+            self.failure = error
+            raise
         finally:
             self._arm()

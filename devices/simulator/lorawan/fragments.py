@@ -42,26 +42,35 @@ class Session:
     highest: int = 0
     raw: int = 0
     out_of_memory: bool = False
+    ended: bool = False  # the block was taken or refused; what still comes is nothing new
     _known: dict[int, int] = field(default_factory=dict)  # fragment, from 0 -> its bytes as a number
     _rows: dict[int, tuple[int, int]] = field(default_factory=dict)  # leading position -> (positions, XOR)
+    _lacked: int = 0
 
     @property
     def complete(self) -> bool:
-        return len(self._known) == self.count
+        return self.lacking == 0
 
     @property
     def lacking(self) -> int:
         """Independent fragments that it still needs."""
-        return self.count - len(self._known) - len(self._rows)
+        return self._lacked if self.ended else self.count - len(self._known) - len(self._rows)
 
     @property
     def lost(self) -> int:
         """Raw fragments that passed by unheard, whether recovered since or not."""
         return min(self.highest, self.count) - self.raw
 
+    def end(self) -> None:
+        """The block has been used: its memory is free, its numbers are kept for the status answer."""
+        self._lacked = self.lacking
+        self.ended = True
+        self._known.clear()
+        self._rows.clear()
+
     def take(self, number: int, data: bytes) -> None:
         """Fragment `number` (from 1). What is not newer than the last one heard is dropped, as decoders in the field do."""
-        if self.complete or number <= self.highest or len(data) != self.size:
+        if self.complete or self.ended or number <= self.highest or len(data) != self.size:
             return
         self.highest = number
         self.received += 1
@@ -194,7 +203,7 @@ class FragmentTransport:
         session = self.session
         if parameter >> 1 & 3 or session is None:  # 1.0.0 has no way to say so: silence
             return b""
-        if session.complete and not parameter & 1:
+        if session.lacking == 0 and not parameter & 1:
             return b""
         missing = session.lost if self._missing_are_losses else session.lacking
         heard = session.received & 0x3FFF
