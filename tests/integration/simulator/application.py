@@ -102,9 +102,7 @@ class Application:
         settings = api.HttpIntegration(
             application_id=application_id, headers={"Authorization": SECRET}, encoding=encoding, event_endpoint_url=url
         )
-        self.call(
-            self.applications.CreateHttpIntegration, api.CreateHttpIntegrationRequest(integration=settings)
-        )
+        self.call(self.applications.CreateHttpIntegration, api.CreateHttpIntegrationRequest(integration=settings))
 
     def enqueue(self, dev_eui: str, port: int, data: bytes, *, flush: bool = False, **fields: Any) -> str:
         item = api.DeviceQueueItem(dev_eui=dev_eui, f_port=port, data=data, **fields)
@@ -135,7 +133,7 @@ def fragments(block: bytes, size: int) -> list[bytes]:
 def parity_row(rows: list[bytes], number: int, dialect: str) -> bytes:
     """The parity fragment `number` (from 1), drawn with sets where the node uses bits."""
     count = len(rows)
-    modulus = count + (1 if bin(count).count("1") == 1 else 0)
+    modulus = count + int(count.bit_count() == 1)
     state, drawn, times = 1 + 1001 * number, set(), 0
     while times < count // 2:
         while True:
