@@ -152,9 +152,11 @@ class NetworkServer:
             return
         counter = full_counter(session.f_cnt_up, frame.f_cnt)
         if counter < session.f_cnt_up and not row.value.skip_fcnt_check:
-            repeated = counter == session.f_cnt_up - 1
-            code = "UPLINK_F_CNT_RETRANSMISSION" if repeated else "UPLINK_F_CNT_RESET"
-            text = "Uplink was flagged as re-transmission / frame-counter did not increment"
+            if counter == session.f_cnt_up - 1:
+                code = "UPLINK_F_CNT_RETRANSMISSION"
+                text = "Uplink was flagged as re-transmission / frame-counter did not increment"
+            else:
+                code, text = "UPLINK_F_CNT_RESET", "Frame-counter reset or rollover detected"
             self._events.log(dev_eui, "WARNING", code, text)
             return
         session.f_cnt_up = counter + 1

@@ -293,9 +293,8 @@ class LorawanNode:
 
     def _take_fragments(self, payload: bytes) -> None:
         opened = self.transport.opened
-        if self.firmware.agent.state == "trial":
-            return  # its RAM is the arena of two networks now
-        answers = self.transport.take(payload)
+        # While two networks are tried their arena takes the RAM.
+        answers = self.transport.take(payload, busy=self.firmware.agent.state == "trial")
         session = self.transport.session
         if answers:
             self._say(answers, port=FRAGMENT_PORT)
