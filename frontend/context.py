@@ -11,8 +11,19 @@ from django.utils import timezone
 from fleet.accounts.models import Role
 from fleet.accounts.permissions import Scope
 
-SECTIONS = {"node": "nodes", "campaign": "campaigns", "version": "models", "fleet": "fleet"}
-SECTIONS |= {"user": "users", "account": "account", "token": "account", "role": "account", "audit": "audit"}
+# First word of an address' name to the section of the left rail that it belongs to.
+SECTIONS = {
+    "fleet": "fleet",
+    "node": "nodes",
+    "campaign": "campaigns",
+    "version": "models",
+    "status": "status",
+    "audit": "audit",
+    "user": "users",
+    "account": "account",
+    "token": "account",
+    "role": "account",
+}
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
