@@ -15,6 +15,7 @@ from updates.api import router as updates_router
 from updates.campaigns.actions import ActionRefused
 from updates.campaigns.api import router as campaigns_router
 from updates.campaigns.plan import PlanRefused
+from updates.patches_api import router as patches_router
 from updates.services import UploadConflict, UploadRefused
 
 api = NinjaAPI(
@@ -28,6 +29,7 @@ api.add_router("", updates_router)
 api.add_router("", devices_router)
 api.add_router("/nodes", nodes_router)
 api.add_router("/campaigns", campaigns_router)
+api.add_router("/patches", patches_router)
 
 
 @api.exception_handler(ValidationError)

@@ -67,6 +67,8 @@ class ModelVersion(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     uploaded_by = models.CharField(max_length=150, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Of the newest attempt; time left is told from it.
+    build_started_at = models.DateTimeField(null=True, blank=True)
     built_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -158,6 +160,7 @@ class Patch(models.Model):
     codec = models.PositiveSmallIntegerField(null=True, help_text="number of the codec as in the manifest")
     blob = models.ForeignKey(Blob, on_delete=models.PROTECT, null=True, related_name="+")
     build_ms = models.PositiveIntegerField(null=True)
+    built_at = models.DateTimeField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     lease_until = models.DateTimeField(null=True)
     failure = models.TextField(blank=True)
@@ -165,8 +168,12 @@ class Patch(models.Model):
 
     class Meta:
         verbose_name_plural = "patches"
-        indexes = [models.Index(fields=["id"], name="patch_to_build", condition=Q(state="waiting"))]
+        indexes = [
+            models.Index(fields=["id"], name="patch_to_build", condition=Q(state="waiting")),
+            models.Index(fields=["state", "-id"], name="patch_by_state"),
+        ]
         constraints = [
+            models.CheckConstraint(condition=Q(state__in=PatchState.values), name="patch_state_is_known"),
             models.UniqueConstraint(fields=["base", "target"], name="patch_once_a_pair"),
             models.CheckConstraint(condition=~Q(base=models.F("target")), name="patch_between_two_images"),
             models.CheckConstraint(
@@ -199,6 +206,8 @@ class Campaign(models.Model):
     offer_timeout_s = models.PositiveIntegerField(default=3 * 24 * 3600, help_text="fleet seconds until silent")
     progress_timeout_s = models.PositiveIntegerField(default=24 * 3600, help_text="fleet seconds without progress")
     starts_at = models.DateTimeField(null=True, blank=True)
+    # IANA name of the zone that starts_at was given in, and in which the plan is shown.
+    time_zone = models.CharField(max_length=64, default="UTC")
     plan = models.JSONField(default=dict, help_text="what will happen, as computed before approval")
     plan_hash = models.CharField(max_length=64, blank=True)
     approved_hash = models.CharField(max_length=64, blank=True)
