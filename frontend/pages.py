@@ -9,10 +9,10 @@ from django import forms
 from django.http import Http404, HttpRequest
 
 from frontend.selectors import NodeFilter, Overview
-from frontend.svg import ConfusionRow, Interval, confusion, lane
+from frontend.svg import Interval, lane
 from updates import selectors as updates
-from updates.models import Campaign, Fit, ModelImage, ModelVersion
-from updates.states import CampaignState, VersionState
+from updates.models import Campaign
+from updates.states import CampaignState
 
 
 @dataclass(frozen=True)
@@ -80,119 +80,6 @@ def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool, re
         verb = which if shown != 1 else which.replace("match", "matches").replace("are", "is")
         return Verdict("is-none", "i-node", f"{plural(shown, 'node')} {verb}.")
     return Verdict("is-none", "i-node", f"More nodes {which} than one page holds; {shown} are shown.")
-
-
-def versions_verdict(versions: list[ModelVersion]) -> Verdict:
-    if not versions:
-        return Verdict(
-            "is-planned", "s-planned", "No version has been uploaded yet.", "Upload a network with its data."
-        )
-    newest = versions[0]
-    sentences = {
-        VersionState.READY: ("is-confirmed", "s-confirmed", f"The newest version, {newest}, is ready."),
-        VersionState.REFUSED: ("is-rejected", "s-rejected", f"The newest version, {newest}, was refused."),
-    }
-    css, icon, sentence = sentences.get(
-        VersionState(newest.state), ("is-moving", "s-trial", f"The newest version, {newest}, is being built.")
-    )
-    return Verdict(css, icon, sentence)
-
-
-def version_verdict(version: ModelVersion, fits: list[Fit], images: list[ModelImage]) -> Verdict:
-    if version.state == VersionState.REFUSED:
-        refusal = version.refusal or {}
-        return Verdict(
-            "is-rejected",
-            "s-rejected",
-            f"Refused: {refusal.get('field', 'the upload')}: {refusal.get('message', '').rstrip('.')}.",
-            as_sentence(refusal.get("fix", "")),
-        )
-    if version.state != VersionState.READY:
-        stage = f" ({version.stage})" if version.stage else ""
-        return Verdict(
-            "is-moving", "s-trial", f"Being built: {version.progress_percent} %{stage}.", "The verdict comes by itself."
-        )
-    good, profiles = {fit.profile_id for fit in fits if fit.fits}, {fit.profile_id for fit in fits}
-    verdicts = {image.validation.verdict for image in images if hasattr(image, "validation")}
-    may = f"{version} may run on {len(good)} of {plural(len(profiles), 'profile')}"
-    if "passed" in verdicts and good:
-        return Verdict("is-fits", "s-confirmed", f"{may}, and decides like the fp32 baseline in every slice.")
-    if "failed" in verdicts:
-        return Verdict("is-fail", "s-failed", f"{version} does not decide like its fp32 baseline.", _reasons(images))
-    if "inconclusive" in verdicts:
-        return Verdict(
-            "is-inconclusive", "s-inconclusive", f"{version} has too few samples to judge.", _reasons(images)
-        )
-    return Verdict("is-nofit", "s-failed", f"{may}.", "The table below names what is too large and by how much.")
-
-
-def _reasons(images: list[ModelImage]) -> str:
-    return " ".join(reason for image in images if hasattr(image, "validation") for reason in image.validation.reasons)
-
-
-def version_page(version: ModelVersion) -> dict[str, Any]:
-    images = list(version.images.all())
-    fits = [fit for image in images for fit in image.fits.all()]
-    by_profile: dict[int, dict[int, Fit]] = {}
-    for fit in fits:
-        by_profile.setdefault(fit.profile_id, {})[fit.image_id] = fit
-    profiles = {fit.profile_id: fit.profile for fit in fits}
-    rows = [
-        (profile, [by_profile[pk].get(image.pk) for image in images])
-        for pk, profile in sorted(profiles.items(), key=lambda item: item[1].name)
-    ]
-    return {
-        "version": version,
-        "images": images,
-        "fit_rows": rows,
-        "reports": [_report(image) for image in images if hasattr(image, "validation")],
-        "building": version.state in (VersionState.UPLOADED, VersionState.BUILDING),
-        "verdict": version_verdict(version, fits, images),
-    }
-
-
-_SEVERITY = {"failed": 0, "inconclusive": 1, "passed": 2}
-
-
-def _report(image: ModelImage) -> dict[str, Any]:
-    """Slices worst first, with the change of accuracy; confusion matrices of the worst slice that has them."""
-    slices = [
-        {
-            **one,
-            "change": one["accuracy_int8"] - one["accuracy_fp32"] if one.get("accuracy_int8") is not None else None,
-            "worst_name": _class_name(image, one.get("worst_class")),
-        }
-        for one in image.validation.slices
-    ]
-    slices.sort(key=lambda one: (_SEVERITY.get(one["verdict"], 0), one["change"] or 0, one["name"]))
-    shown = next((one for one in slices if one.get("confusion_fp32")), None)
-    return {
-        "image": image,
-        "slices": slices,
-        "confused": shown,
-        "names": _class_names(image, len(shown["confusion_fp32"])) if shown else [],
-        "matrices": _matrices(image, shown) if shown else [],
-    }
-
-
-def _matrices(image: ModelImage, one: dict[str, Any]) -> list[tuple[str, list[ConfusionRow]]]:
-    names = _class_names(image, len(one["confusion_fp32"]))
-    return [
-        ("fp32, the baseline", confusion(one["confusion_fp32"], names)),
-        (
-            f"{image.precision}, as the runtime decides, and the change",
-            confusion(one["confusion_int8"], names, one["confusion_fp32"]),
-        ),
-    ]
-
-
-def _class_names(image: ModelImage, count: int) -> list[str]:
-    names = image.version.family.class_names
-    return [str(names[index]) if index < len(names) else f"class {index}" for index in range(count)]
-
-
-def _class_name(image: ModelImage, index: int | None) -> str:
-    return "" if index is None else _class_names(image, index + 1)[index]
 
 
 def campaign_verdict(campaign: Campaign, counts: dict[str, int]) -> Verdict:

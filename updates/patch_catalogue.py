@@ -72,7 +72,7 @@ def patches_between(one: list[ModelImage], other: list[ModelImage]) -> list[Patc
 def states_of_patches() -> dict[str, int]:
     """How many patches stand in each state."""
     counted = Patch.objects.values_list("state").annotate(number=Count("id"))
-    return {state: 0 for state in PatchState.values} | dict(counted)
+    return dict.fromkeys(PatchState.values, 0) | dict(counted)
 
 
 def _patches() -> QuerySet[Patch]:
