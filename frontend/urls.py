@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from frontend import campaign_views, model_views, views
+from frontend import builder_views, campaign_views, model_views, views
 
 urlpatterns = [
     path("login/", views.Login.as_view(), name="login"),
@@ -21,7 +21,8 @@ urlpatterns = [
     path("patches/", model_views.patches, name="patches"),
     path("patches/<int:patch_id>/build-again/", model_views.build_patch_again, name="patch-build-again"),
     path("campaigns/", campaign_views.campaigns, name="campaigns"),
-    path("campaigns/new/", campaign_views.new, name="campaign-new"),
+    path("campaigns/new/", builder_views.new, name="campaign-new"),
+    path("campaigns/new/count/", builder_views.filter_count, name="campaign-filter"),
     path("campaigns/<int:campaign_id>/", campaign_views.campaign, name="campaign"),
     path("campaigns/<int:campaign_id>/plan/", campaign_views.plan, name="campaign-plan"),
     path("campaigns/<int:campaign_id>/halt/", campaign_views.halt, name="campaign-halt"),
