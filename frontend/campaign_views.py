@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -14,7 +15,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from fleet.accounts.models import Role
-from frontend import pages, plan_pages, selectors
+from frontend import campaign_pages, pages, plan_pages, selectors
 from frontend.access import demand, signed_in
 from frontend.templatetags.fleet_format import format_bytes, format_time
 from updates import selectors as updates
@@ -33,13 +34,18 @@ def _campaign(campaign_id: int) -> Campaign:
 @require_GET
 @signed_in
 def campaigns(request: HttpRequest) -> HttpResponse:
-    found = updates.campaigns(before=pages.key(request, "before"), limit=updates.PAGE + 1)
+    form = campaign_pages.CampaignFilterForm(request.GET)
+    form.is_valid()
+    wanted = {name: form.cleaned_data.get(name) or "" for name in ("name", "state")}
+    found = updates.campaigns(before=pages.key(request, "before"), limit=updates.PAGE + 1, **wanted)
     rows = selectors.campaign_rows(found[: updates.PAGE])
-    live = sum(row.campaign.state in updates.LIVE_CAMPAIGNS for row in rows)
     context = {
+        "form": form,
         "rows": rows,
+        "filtered": any(wanted.values()),
+        "query": urlencode({name: value for name, value in wanted.items() if value}),
         "next_before": rows[-1].campaign.pk if len(found) > updates.PAGE else None,
-        "live": live,
+        "live": sum(row.campaign.state in updates.LIVE_CAMPAIGNS for row in rows),
     }
     return render(request, "frontend/campaigns.html", context)
 
@@ -57,7 +63,7 @@ def plan(request: HttpRequest, campaign_id: int) -> HttpResponse:
         "starts_now": start is None,
         "changes": plan_pages.changes(campaign.plan, campaign),
         "warnings": costs.warnings(campaign.plan, campaign.gate) if campaign.state == CampaignState.DRAFT else [],
-        "verdict": pages.plan_verdict(campaign),
+        "verdict": campaign_pages.plan_verdict(campaign),
         "draft": campaign.state == CampaignState.DRAFT,
         "approved": bool(campaign.approved_hash) and campaign.approved_hash == campaign.plan_hash,
         "pending": campaign.state == CampaignState.DRAFT and campaign.plan.get("pending_patches"),
@@ -77,7 +83,7 @@ def campaign(request: HttpRequest, campaign_id: int) -> HttpResponse:
     found = _campaign(campaign_id)
     if found.state == CampaignState.DRAFT:
         return redirect("campaign-plan", found.pk)
-    context = pages.campaign_page(found)
+    context = campaign_pages.campaign_page(found)
     if not request.htmx:  # type: ignore[attr-defined]
         return render(request, "frontend/campaign.html", context)
     response = render(request, "frontend/parts/campaign_live.html", {**context, "poll": True})

@@ -277,6 +277,26 @@ class Wave(models.Model):
         return f"wave {self.index + 1} of {self.campaign}"
 
 
+class CampaignMove(models.Model):
+    """Each change of state of a campaign or of one of its waves, with the reason that it had then.
+
+    Written by triggers of the database, in the transaction that made the change: whoever makes it cannot forget it.
+    """
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="moves", db_index=False)
+    wave_index = models.PositiveSmallIntegerField(null=True, help_text="empty for the campaign itself")
+    at = models.DateTimeField()
+    from_state = models.CharField(max_length=16)
+    to_state = models.CharField(max_length=16)
+    reason = models.TextField(blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["campaign", "-id"], name="campaign_move_by_campaign")]
+
+    def __str__(self) -> str:
+        return f"{self.campaign_id}: {self.from_state} to {self.to_state}"
+
+
 class Method(models.TextChoices):
     PATCH = "patch", "patch, else full image"
     COMMAND = "command", "revert command"

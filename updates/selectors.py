@@ -85,9 +85,14 @@ def newest_fit(*, family_id: int, profile_id: int) -> Fit | None:
     )
 
 
-def campaigns(*, before: int | None = None, limit: int = PAGE) -> list[Campaign]:
-    """Newest first, from below the id `before`, with version and family."""
+def campaigns(*, before: int | None = None, limit: int = PAGE, state: str = "", name: str = "") -> list[Campaign]:
+    """Newest first, from below the id `before`, with version and family. `name` is a part of it in any case; empty
+    values do not filter."""
     rows = Campaign.objects.select_related("version__family", "reverts").order_by("-id")
+    if state:
+        rows = rows.filter(state=state)
+    if name:
+        rows = rows.filter(name__icontains=name)
     return list((rows.filter(id__lt=before) if before else rows)[:limit])
 
 
