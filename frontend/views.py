@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib.auth.views import LoginView
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -17,11 +16,6 @@ from devices.query import QueryError
 from frontend import pages, reasons, selectors
 from frontend.access import signed_in
 from frontend.forms import NodeFilterForm
-
-
-class Login(LoginView):
-    template_name = "frontend/login.html"
-    redirect_authenticated_user = True
 
 
 @require_GET

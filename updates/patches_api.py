@@ -10,7 +10,7 @@ from ninja import Router, Schema
 from ninja.errors import HttpError
 
 from devices.api import Id, Limit
-from fleet.accounts.authentication import actor_of, operator, viewer
+from fleet.accounts.authentication import actor_of, uploader, viewer
 from updates import patch_catalogue, services
 from updates.models import Patch
 from updates.states import PatchState
@@ -81,7 +81,7 @@ def list_patches(
     return [_out(row) for row in rows]
 
 
-@router.post("/{patch_id}/build-again", response=PatchOut, auth=operator)
+@router.post("/{patch_id}/build-again", response=PatchOut, auth=uploader)
 def build_again(request: HttpRequest, patch_id: Id) -> PatchOut:
     """Puts a patch that failed back in the queue; 409 for any other."""
     get_object_or_404(Patch, pk=patch_id)
