@@ -53,7 +53,7 @@ def new(request: HttpRequest) -> HttpResponse:
         form.add_error("node_filter", f"Character {error.position + 1}: {error.message}; {error.fix}.")
     else:
         start = form.cleaned_data["starts_at"]
-        context = {
+        context: dict[str, Any] = {
             "preview": found,
             "plan": found.plan,
             "links": plan_pages.link_rows(found.plan),

@@ -126,8 +126,9 @@ def _ticks(first: datetime, last: datetime, zone: str) -> list[tuple[datetime, s
             :MAXIMUM_TICKS
         ]
     step = next((step for step in _STEPS if span / step <= MAXIMUM_TICKS), _STEPS[-1])
-    begin = datetime(first.year, first.month, first.day, tzinfo=UTC)
-    at, found = begin + step * (-(-(first - begin) // step)), []
+    begin = first.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    at = begin + step * (-(-(first - begin) // step))
+    found: list[tuple[datetime, str]] = []
     while at < last and len(found) < MAXIMUM_TICKS:
         local = at.astimezone(here)
         found.append((at, f"{local:%a %H:%M}"))

@@ -96,8 +96,8 @@ def _with_nodes(patches: list[Patch]) -> list[PatchRow]:
         base_digest__in=reported,
     )
     waiting: Counter[tuple[str, Any]] = Counter()
-    for row in pending.order_by().values("base_digest", "image").annotate(nodes=Count("id")):
-        waiting[row["base_digest"][:8], row["image"]] += row["nodes"]
+    for one in pending.order_by().values("base_digest", "image").annotate(nodes=Count("id")):
+        waiting[one["base_digest"][:8], one["image"]] += one["nodes"]
     return [
         PatchRow(
             patch=patch,

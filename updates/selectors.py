@@ -47,7 +47,8 @@ def builds_ahead(version_id: int) -> int:
 def usual_build_seconds() -> float | None:
     """Median of what the last 10 builds took that came to a verdict."""
     done = ModelVersion.objects.filter(built_at__isnull=False, build_started_at__isnull=False).order_by("-id")
-    spans = [(built - begun).total_seconds() for begun, built in done.values_list("build_started_at", "built_at")[:10]]
+    times = done.values_list("build_started_at", "built_at")[:10]
+    spans = [(built - begun).total_seconds() for begun, built in times if begun and built]
     return median(spans) if spans else None
 
 
