@@ -21,6 +21,7 @@ from updates.api import router as updates_router
 from updates.campaigns.actions import ActionRefused
 from updates.campaigns.api import router as campaigns_router
 from updates.campaigns.plan import PlanRefused
+from updates.patches_api import router as patches_router
 from updates.services import UploadConflict, UploadRefused
 
 _log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ api.add_router("", updates_router)
 api.add_router("", devices_router)
 api.add_router("/nodes", nodes_router)
 api.add_router("/campaigns", campaigns_router)
+api.add_router("/patches", patches_router)
 api.add_router("/tokens", tokens_router)
 api.add_router("/audit", audit_router)
 

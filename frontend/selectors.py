@@ -89,6 +89,11 @@ class CampaignRow:
         return sum(self.counts.values())
 
     @property
+    def eligible(self) -> int:
+        """Without those that the plan left out."""
+        return self.nodes - self.counts.get("skipped", 0)
+
+    @property
     def confirmed(self) -> int:
         return self.counts.get("confirmed", 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from django.db.models import Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum
@@ -28,6 +29,27 @@ def versions(*, before: int | None = None, limit: int = PAGE) -> list[ModelVersi
 def whole_versions() -> QuerySet[ModelVersion]:
     """With family and images: three queries for any number."""
     return ModelVersion.objects.select_related("family").prefetch_related("images")
+
+
+def builds_under_way() -> list[ModelVersion]:
+    """Versions without a verdict, in the order in which they are taken up."""
+    waiting = ModelVersion.objects.filter(state__in=[VersionState.UPLOADED, VersionState.BUILDING])
+    return list(waiting.select_related("family").order_by("id")[:PAGE])
+
+
+def builds_ahead(version_id: int) -> int:
+    """How many versions are built before this one."""
+    return ModelVersion.objects.filter(
+        state__in=[VersionState.UPLOADED, VersionState.BUILDING], id__lt=version_id
+    ).count()
+
+
+def usual_build_seconds() -> float | None:
+    """Median of what the last 10 builds took that came to a verdict."""
+    done = ModelVersion.objects.filter(built_at__isnull=False, build_started_at__isnull=False).order_by("-id")
+    times = done.values_list("build_started_at", "built_at")[:10]
+    spans = [(built - begun).total_seconds() for begun, built in times if begun and built]
+    return median(spans) if spans else None
 
 
 def ready_versions() -> QuerySet[ModelVersion]:
@@ -64,9 +86,14 @@ def newest_fit(*, family_id: int, profile_id: int) -> Fit | None:
     )
 
 
-def campaigns(*, before: int | None = None, limit: int = PAGE) -> list[Campaign]:
-    """Newest first, from below the id `before`, with version and family."""
+def campaigns(*, before: int | None = None, limit: int = PAGE, state: str = "", name: str = "") -> list[Campaign]:
+    """Newest first, from below the id `before`, with version and family. `name` is a part of it in any case; empty
+    values do not filter."""
     rows = Campaign.objects.select_related("version__family", "reverts").order_by("-id")
+    if state:
+        rows = rows.filter(state=state)
+    if name:
+        rows = rows.filter(name__icontains=name)
     return list((rows.filter(id__lt=before) if before else rows)[:limit])
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.db import connection, transaction
 
@@ -18,6 +19,7 @@ from devices.models import FirmwareBuild, HardwareProfile
 from fleet.audit.models import record
 from fleet.sealing import seal
 from updates.campaigns import waves as wave_assignment
+from updates.campaigns.costs import LinkCosts
 from updates.campaigns.eligibility import Choice, NodeKind, choose, images_of
 from updates.campaigns.gates import GatePolicy
 from updates.models import Campaign, Method, ModelImage, ModelVersion, Patch, Tally, Wave
@@ -70,6 +72,7 @@ def create_campaign(
     actor: str,
     now: datetime,
     idempotency_key: str | None = None,
+    time_zone: str = "UTC",
     offer_timeout_s: int = 3 * 24 * 3600,
     progress_timeout_s: int = 24 * 3600,
 ) -> Campaign:
@@ -86,14 +89,15 @@ def create_campaign(
         name=name,
         version=version,
         node_filter=node_filter,
-        gate=_checked_gate(gate),
+        gate=checked_gate(gate),
         starts_at=starts_at,
+        time_zone=checked_zone(time_zone),
         created_by=actor,
         idempotency_key=idempotency_key or None,
         offer_timeout_s=offer_timeout_s,
         progress_timeout_s=progress_timeout_s,
     )
-    members = list(_members(campaign, images, now=now))
+    members = list(members_of(campaign, images, now=now))
     if not members:
         raise PlanRefused("node_filter", f"No node matches {node_filter!r}.", "Widen the filter.")
     store_plan(campaign=campaign, members=members, waves=waves, now=now)
@@ -110,7 +114,8 @@ def new_campaign(**fields: Any) -> Campaign:
     )
 
 
-def _checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+def checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy. Raises PlanRefused for what the gate cannot read."""
     try:
         GatePolicy.read(gate)
     except ValueError as error:
@@ -118,7 +123,15 @@ def _checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
     return dict(gate)
 
 
-def _members(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> Iterator[Member]:
+def checked_zone(name: str) -> str:
+    """Raises PlanRefused for a name that the IANA database does not know."""
+    if name not in available_timezones():
+        raise PlanRefused("time_zone", f"{name!r} is no time zone.", "Give an IANA name such as Europe/Berlin or UTC.")
+    return name
+
+
+def members_of(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> Iterator[Member]:
+    """Each node that the campaign's filter matches now, with its image or the reason for none. Raises QueryError."""
     profiles = HardwareProfile.objects.in_bulk()
     firmware = FirmwareBuild.objects.in_bulk()
     choices: dict[NodeKind, Choice] = {}
@@ -227,7 +240,7 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
     images = {m.image.pk: m.image for m in reached if m.image}
     bases: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"nodes": 0, "patch_bytes": None, "full_bytes": 0})
     totals = {"bytes_full": 0, "bytes_sent": 0, "frames": 0, "pending_patches": 0}
-    hours = 0.0
+    hours, links = 0.0, LinkCosts()
     for (base_digest, image_id, (profile_id, link), method), nodes in flows.items():
         image, patch = images[image_id], patches.get((base_digest, image_id))
         size = image.size
@@ -245,6 +258,7 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
         totals["bytes_sent"] += nodes * size
         totals["frames"] += nodes * estimate.frames
         hours = max(hours, estimate.hours)
+        links.add(link=link, nodes=nodes, size=size, full=image.size, estimate=estimate)
     by_image = Counter(m.image.pk for m in reached if m.image)
     in_wave = Counter(index_of[member.node_id] for member in reached)
     campaign.plan = {
@@ -261,6 +275,7 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
         "bases": [{"base": base[:12], **numbers} for base, numbers in sorted(bases.items())],
         **totals,
         "hours": round(hours, 3),
+        "links": links.as_json(),
         "waves": [
             {"index": wave.index, "percent": wave.percent, "nodes": in_wave[wave.index], "soak_s": wave.soak_s}
             for wave in waves

@@ -32,6 +32,8 @@ ENDPOINTS = {
     ("POST", "/profiles"): (Scope.NODES, 422),
     ("GET", "/firmware-builds"): (Scope.READ, 200),
     ("POST", "/firmware-builds"): (Scope.NODES, 422),
+    ("GET", "/patches"): (Scope.READ, 200),
+    ("POST", "/patches/{patch_id}/build-again"): (Scope.UPLOAD, 404),
     ("GET", "/campaigns"): (Scope.READ, 200),
     ("POST", "/campaigns"): (Scope.CAMPAIGNS, 422),
     ("GET", "/campaigns/{campaign_id}"): (Scope.READ, 404),

@@ -28,8 +28,10 @@ def test_queries_of_each_page_are_as_recorded(fleet: Fleet, sign_in: SignIn) -> 
         f"/nodes/{fleet.nodes['failed'].pk}/": 7,
         "/models/": 2,
         f"/models/{fleet.version.pk}/": 3,
+        "/patches/": 3,
+        f"/models/compare/?a={fleet.version.family.versions.get(name='1.0.0').pk}&b={fleet.version.pk}": 9,
         "/campaigns/": 2,
-        f"/campaigns/{fleet.campaign.pk}/": 6,
+        f"/campaigns/{fleet.campaign.pk}/": 8,
         f"/campaigns/{fleet.draft.pk}/plan/": 1,
     }
     measured = {}
