@@ -22,6 +22,14 @@ ENDPOINTS = {
     ("POST", "/nodes"): (WRITE, 422),
     ("GET", "/nodes/count"): (READ, 200),
     ("POST", "/nodes/bulk"): (WRITE, 422),
+    ("POST", "/nodes/labels"): (WRITE, 422),
+    ("POST", "/nodes/import"): (WRITE, 422),
+    ("GET", "/nodes/import-template"): (READ, 200),
+    ("GET", "/nodes/export"): (READ, 200),
+    ("GET", "/node-views"): (READ, 200),
+    ("POST", "/node-views"): (READ, 422),
+    ("PATCH", "/node-views/{view_id}"): (READ, 404),
+    ("DELETE", "/node-views/{view_id}"): (READ, 404),
     ("GET", "/nodes/{node_id}"): (READ, 404),
     ("GET", "/profiles"): (READ, 200),
     ("POST", "/profiles"): (WRITE, 422),
@@ -56,8 +64,9 @@ def test_an_operation_answers_a_role_as_the_table_says(call: Caller, method: str
         .replace("{node_id}", "1")
         .replace("{digest}", "0" * 64)
         .replace("{campaign_id}", "1")
+        .replace("{view_id}", "1")
     )
-    response = call(role, method, concrete, {} if method == "POST" else None)
+    response = call(role, method, concrete, {} if method in ("POST", "PATCH") else None)
     expected = 401 if role is None else status if RANKS.index(role) >= RANKS.index(needed) else 403
     assert response.status_code == expected, response.content
     if expected >= 400:
