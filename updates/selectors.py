@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum
+from django.db.models import Case, Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce, Left
 
 from devices.models import Delivery
 from updates.models import Campaign, Fit, ModelImage, ModelVersion, NodeUpdate, Tally, UpdateEvent, Wave
-from updates.states import CampaignState, NodeUpdateState, VersionState
+from updates.states import OPEN_STATES, CampaignState, NodeUpdateState, VersionState
 
 S = NodeUpdateState
 PAGE = 50
@@ -135,20 +135,28 @@ def rollback_reach(campaign_id: int) -> dict[str, int]:
     return begun.aggregate(nodes=Count("id"), by_command=Count("id", filter=intact))
 
 
-def newest_updates(node_ids: Sequence[int]) -> dict[int, NodeUpdate]:
-    """The newest node update of each node, with its campaign."""
+def updates_to_show(node_ids: Sequence[int]) -> dict[int, NodeUpdate]:
+    """The open node update of each node, else its newest; with what it brings and its campaign."""
+    closed = Case(When(state__in=OPEN_STATES, then=0), default=1)
     rows = (
         NodeUpdate.objects.filter(node_id__in=node_ids)
         .select_related("campaign__version__family", "campaign__reverts", "wave", "image__version__family")
-        .order_by("node_id", "-id")
+        .order_by("node_id", closed, "-id")
         .distinct("node_id")
     )
     return {update.node_id: update for update in rows}
 
 
-def events_of_node(node_id: int, *, limit: int = PAGE) -> list[UpdateEvent]:
+def events_of_node(node_id: int, *, before: int | None = None, limit: int = PAGE) -> list[UpdateEvent]:
+    """Newest first, from below the id `before`."""
+    rows = UpdateEvent.objects.filter(node_id=node_id).select_related("campaign").order_by("-id")
+    return list((rows.filter(id__lt=before) if before is not None else rows)[:limit])
+
+
+def events_of_update(update: NodeUpdate) -> list[UpdateEvent]:
     """Newest first."""
-    return list(UpdateEvent.objects.filter(node_id=node_id).select_related("campaign").order_by("-id")[:limit])
+    rows = UpdateEvent.objects.filter(node_id=update.node_id, node_update_id=update.pk)
+    return list(rows.order_by("-id")[:PAGE])
 
 
 def events_of_campaign(campaign_id: int, *, limit: int = 12) -> list[UpdateEvent]:

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from fleet.accounts.models import Role
-from frontend import selectors
+from frontend import node_list
 from tests import factories
 from tests.integration.frontend.conftest import Fleet
 
@@ -52,7 +52,7 @@ def test_queries_do_not_grow_with_the_nodes(sign_in: SignIn, db: None, django_as
 
 
 def test_keyset_pages_show_each_node_once_in_order(sign_in: SignIn, db: None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(selectors, "PAGE", 4)
+    monkeypatch.setattr(node_list, "PAGE", 4)
     client = sign_in(Role.VIEWER)
     profile = factories.make_profile()
     names = [factories.make_node(profile=profile).endpoint for _ in range(10)]
@@ -61,8 +61,8 @@ def test_keyset_pages_show_each_node_once_in_order(sign_in: SignIn, db: None, mo
     while address:
         page = client.get(address)
         seen += [row.node.endpoint for row in page.context["rows"]]
-        after = page.context["next_after"]
-        address = f"/nodes/?text=profile:{profile.name}&after={after}" if after else ""
+        following = page.context["next"]
+        address = f"/nodes/?text=profile:{profile.name}&{following}" if following else ""
 
     assert seen == names
 
@@ -91,6 +91,6 @@ def test_a_filter_that_cannot_be_read_shows_where_and_no_node(fleet: Fleet, sign
     body = response.content.decode()
     assert response.status_code == 400
     assert "<b>Character 14:</b>" in body
-    assert "<mark>colour:&lt;b&gt;</mark>" in body
+    assert "<mark>colour:&lt;b&gt;</mark>\n             ^</pre>" in body
     assert response.context["rows"] == []
-    assert client.get("/nodes/count/", {"text": "colour:red"}).status_code == 404
+    assert "<b>Character 1:</b>" in client.get("/nodes/count/", {"text": "colour:red"}).content.decode()
