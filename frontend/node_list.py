@@ -81,6 +81,17 @@ class NodeRow:
         return str(self.update.campaign.version or f"what it ran before {self.update.campaign.reverts}")
 
     @property
+    def quality(self) -> str:
+        """How well its link heard it last."""
+        radio = radio_of(self.node)
+        if radio is None:
+            return "quality not reported"
+        heard = (("", radio.rssi_dbm, "dBm"), ("SNR ", radio.snr_db, "dB"))
+        return ", ".join(
+            [f"DR{radio.data_rate}", *(f"{name}{value:g} {unit}" for name, value, unit in heard if value is not None)]
+        )
+
+    @property
     def expected_at(self) -> datetime | None:
         """When its next report is due by its own rhythm."""
         if self.presence is None or not self.presence.report_interval_s:
@@ -90,6 +101,11 @@ class NodeRow:
     @property
     def is_due(self) -> bool:
         return self.expected_at is not None and self.expected_at < self.now
+
+
+def radio_of(node: Node) -> Any:
+    """The newest figures of its radio (data_rate, rssi_dbm, snr_db, gateway_id, region, at), where its link has any."""
+    return getattr(node, "radio", None)
 
 
 def filtered_nodes(wanted: NodeFilter, *, now: datetime) -> QuerySet[Node]:
@@ -111,7 +127,7 @@ def node_rows(
     wanted: NodeFilter, *, now: datetime, sort: str = "", cursor: Cursor | None = None, limit: int = PAGE
 ) -> list[NodeRow]:
     """At most `limit` from the cursor on, in the order of `sort`: a column, `-` before it for descending, or empty for
-    the order of registration. Three queries however many nodes there are. Raises QueryError."""
+    the order of registration. Five queries however many nodes there are. Raises QueryError."""
     rows = filtered_nodes(wanted, now=now).select_related(*BESIDE)
     nodes = list(_sorted(rows, sort, cursor or Cursor())[:limit])
     images = updates.images_by_prefix(node.active_digest for node in nodes)

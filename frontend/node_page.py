@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from devices.models import Node, NodePresence
-from frontend.node_list import BESIDE
+from frontend.node_list import BESIDE, radio_of
 from frontend.selectors import silent
 from frontend.svg import MemoryBar
 from frontend.timeline import TimelinePage, timeline
@@ -33,6 +33,7 @@ class Slot:
 class NodePage:
     node: Node
     presence: NodePresence | None
+    radio: Any
     health: list[tuple[str, str]]
     health_at: datetime | None
     slots: list[Slot]
@@ -54,10 +55,11 @@ def node_page(
     slot_bytes = node.slot_bytes or node.profile.slot_bytes
     images = updates.images_by_prefix([node.active_digest, node.standby_digest])
     active = images.get(node.active_digest[:8])
-    update = updates.updates_to_show([node.pk]).get(node.pk)
+    update = updates.update_to_show(node.pk)
     return NodePage(
         node=node,
         presence=presence,
+        radio=radio_of(node),
         health=_health_lines(health.counters) if health else [],
         health_at=health.at if health else None,
         slots=[
