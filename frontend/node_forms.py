@@ -33,9 +33,6 @@ class SelectionForm(NodeFilterForm):
     ids = forms.TypedMultipleChoiceField(required=False, coerce=int)
     which = forms.ChoiceField(choices=[("ticked", "ticked"), ("all", "all")])
 
-    def clean_ids(self) -> list[int]:
-        return self.cleaned_data["ids"]  # type: ignore[no-any-return]
-
 
 class RelabelForm(StyledForm):
     put = forms.CharField(
