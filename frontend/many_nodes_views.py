@@ -183,10 +183,8 @@ def save(request: HttpRequest) -> HttpResponse:
     form = ViewForm(request.POST)
     owner = user_of(request)
     if not form.is_valid():
-        messages.error(
-            request,
-            "; ".join(f"{field}: {' '.join(str(error) for error in errors)}" for field, errors in form.errors.items()),
-        )
+        wrong = (f"{field}: {' '.join(str(error) for error in errors)}" for field, errors in form.errors.items())
+        messages.error(request, "; ".join(wrong))
         return redirect("nodes")
     try:
         view = save_view(

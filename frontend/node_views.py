@@ -18,7 +18,7 @@ from devices.labels import format_labels
 from devices.models import Node
 from devices.query import QueryError
 from devices.relabelling import describe_node
-from fleet.accounts.models import Role, User
+from fleet.accounts.models import Role, Scope, User
 from frontend import node_list, pages, reasons
 from frontend.access import demand, signed_in
 from frontend.node_forms import DescribeForm, NodeFilterForm, TimelineForm
@@ -192,8 +192,8 @@ def _kinds(request: HttpRequest) -> dict[str, str]:
 
 
 def _sees_people(request: HttpRequest) -> bool:
-    """The audit log is for approvers and those above."""
-    return user_of(request).may(Role.APPROVER)
+    """Whether the reader may see the audit log."""
+    return user_of(request).may(Scope.AUDIT.role)
 
 
 def user_of(request: HttpRequest) -> User:

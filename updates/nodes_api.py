@@ -18,8 +18,8 @@ from devices.imports import Report, check_import, import_nodes
 from devices.models import Node, SavedView
 from devices.node_csv import MAXIMUM_BYTES, template
 from devices.relabelling import Relabelling, preview, relabel
-from fleet.accounts.authentication import actor_of, operator, viewer
-from fleet.accounts.models import ApiToken, Role, User
+from fleet.accounts.authentication import actor_of, node_keeper, token_of, viewer
+from fleet.accounts.models import Scope, User
 from fleet.problems import problem
 from updates.node_export import csv_lines
 from updates.node_filter import nodes_matching
@@ -111,7 +111,7 @@ class ViewOut(Schema):
     created_at: datetime
 
 
-@router.post("/labels", response=RelabelOut, auth=operator)
+@router.post("/labels", response=RelabelOut, auth=node_keeper)
 def relabel_nodes(request: HttpRequest, body: RelabelIn) -> dict[str, object]:
     """Sets and removes labels, or the site, of all nodes that a filter finds or that are listed: first as a preview.
 
@@ -132,7 +132,7 @@ def relabel_nodes(request: HttpRequest, body: RelabelIn) -> dict[str, object]:
     return {"applied": True, "selected": None, "changes": changed, "examples": []}
 
 
-@router.post("/import", response=ImportOut, auth=operator, openapi_extra=CSV)
+@router.post("/import", response=ImportOut, auth=node_keeper, openapi_extra=CSV)
 def import_csv(
     request: HttpRequest, dry_run: bool = False, existing: Literal["refuse", "update"] = "refuse"
 ) -> Report | HttpResponse:
@@ -220,13 +220,8 @@ def remove_view(request: HttpRequest, view_id: Id) -> Status[None]:
 
 
 def _user(request: HttpRequest) -> User:
-    return _token(request).user
-
-
-def _token(request: HttpRequest) -> ApiToken:
-    token: ApiToken = request.auth  # type: ignore[attr-defined]
-    return token
+    return token_of(request).user
 
 
 def _may_share(request: HttpRequest) -> bool:
-    return _token(request).may(Role.OPERATOR, now=timezone.now())
+    return token_of(request).may(Scope.NODES, now=timezone.now())
