@@ -10,15 +10,6 @@ from django.core.files.uploadedfile import UploadedFile
 
 from frontend.templatetags.fleet_format import format_bytes
 from updates.models import ModelFamily
-from updates.states import NodeUpdateState
-
-
-class NodeFilterForm(forms.Form):
-    text = forms.CharField(required=False, max_length=1000)
-    campaign = forms.IntegerField(required=False, min_value=1)
-    state = forms.ChoiceField(required=False, choices=[("", ""), *NodeUpdateState.choices])
-    silent = forms.BooleanField(required=False)
-    after = forms.IntegerField(required=False, min_value=0)
 
 
 class StyledForm(forms.Form):
@@ -27,7 +18,7 @@ class StyledForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
-            plain = isinstance(field.widget, forms.ClearableFileInput | forms.FileInput)
+            plain = isinstance(field.widget, forms.ClearableFileInput | forms.FileInput | forms.CheckboxInput)
             if not plain:
                 field.widget.attrs["class"] = "select" if isinstance(field.widget, forms.Select) else "input"
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from django import forms
 from django.http import Http404, HttpRequest
 
-from frontend.selectors import NodeFilter, Overview
+from devices.imports import Report
+from devices.relabelling import Preview
+from frontend.node_list import NodeFilter
+from frontend.selectors import Overview
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,28 @@ def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool, re
         verb = which if shown != 1 else which.replace("match", "matches").replace("are", "is")
         return Verdict("is-none", "i-node", f"{plural(shown, 'node')} {verb}.")
     return Verdict("is-none", "i-node", f"More nodes {which} than one page holds; {shown} are shown.")
+
+
+def relabel_verdict(preview: Preview | None, selection: str) -> Verdict:
+    if preview is None:
+        return Verdict(
+            "is-none", "i-node", f"Change labels or site of {selection}.", "Nothing changes before you confirm."
+        )
+    if not preview.changes:
+        return Verdict("is-planned", "s-planned", f"This changes none of {plural(preview.selected, 'node')}.")
+    unchanged = preview.selected - preview.changes
+    rest = f"{plural(unchanged, 'node')} of the selection already stand so." if unchanged else ""
+    return Verdict("is-held", "s-tight", f"This changes {plural(preview.changes, 'node')}.", rest)
+
+
+def import_verdict(report: Report | None) -> Verdict:
+    if report is None:
+        return Verdict("is-none", "i-node", "Register or update many nodes from a CSV file.", "A dry run comes first.")
+    if report.errors:
+        wrong = plural(len(report.errors), "thing is", "things are")
+        return Verdict("is-failed", "s-failed", f"Nothing was stored: {wrong} wrong in {plural(report.rows, 'row')}.")
+    sentence = f"This registers {plural(report.created, 'node')} and updates {report.updated:,}."
+    return Verdict("is-held", "s-tight", sentence, f"{report.unchanged:,} stand so already. Nothing is stored yet.")
 
 
 def add_refusal(form: forms.Form, field: str, text: str) -> None:

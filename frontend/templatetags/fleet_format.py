@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from devices.labels import format_labels
 from updates import causes
 
 register = template.Library()
@@ -131,6 +132,7 @@ def format_time(at: datetime) -> str:
 register.filter("bytes", format_bytes)
 register.filter("duration", format_duration)
 register.filter("cause", causes.sentence)
+register.filter("labels", lambda labels: format_labels(labels) or "no labels")
 
 
 @register.filter

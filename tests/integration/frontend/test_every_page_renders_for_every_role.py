@@ -20,6 +20,8 @@ def pages(fleet: Fleet) -> list[str]:
         f"/nodes/?campaign={fleet.campaign.pk}&state=failed",
         "/nodes/?silent=on",
         "/nodes/?state=bogus&campaign=x",
+        "/nodes/?sort=-seen",
+        "/nodes/import/template/",
         "/nodes/count/",
         *(f"/nodes/{node.pk}/" for node in fleet.nodes.values()),
         "/models/",
@@ -35,7 +37,13 @@ def pages(fleet: Fleet) -> list[str]:
 
 
 def operator_pages(fleet: Fleet) -> list[str]:
-    return ["/models/upload/", "/campaigns/new/", f"/campaigns/{fleet.campaign.pk}/abort/"]
+    return [
+        "/nodes/import/",
+        "/nodes/labels/?which=all",
+        "/models/upload/",
+        "/campaigns/new/",
+        f"/campaigns/{fleet.campaign.pk}/abort/",
+    ]
 
 
 def approver_pages(fleet: Fleet) -> list[str]:
