@@ -17,6 +17,7 @@ SECTIONS = {
     "node": "nodes",
     "campaign": "campaigns",
     "version": "models",
+    "patch": "patches",
     "status": "status",
     "audit": "audit",
     "user": "users",

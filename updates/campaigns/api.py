@@ -9,11 +9,11 @@ from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from ninja import Field, Router, Schema, Status
-from pydantic import AwareDatetime
 
 from devices.api import After, Id, Limit, Strict
 from devices.models import Node
 from fleet.accounts.authentication import actor_of, approver, planner, viewer
+from fleet.clock import Moment
 from updates import selectors
 from updates.campaigns import actions, penalties
 from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PROGRESS_TIMEOUT_S
@@ -57,6 +57,7 @@ class WindowsIn(Strict):
 
 class CampaignIn(Strict):
     """percent is cumulative. The same idempotency_key gives the same campaign again. `docs/campaigns.md` explains the terms.
+    time_zone (an IANA name) is the one in which people are shown its times.
 
     limits: most open updates at once, by `campaign`, `wave` and `site`. windows: `transfer` and `activation` (lists of
     {rrule, start, end, from}, local time of each node) and `blackout` (list of {from, to}, dates).
@@ -67,8 +68,8 @@ class CampaignIn(Strict):
     node_filter: str = ""
     waves: list[WaveIn] = Field(min_length=1, max_length=50)
     gate: dict[str, float | int | str | bool] = {}
-    starts_at: AwareDatetime | None = None
-    ends_at: AwareDatetime | None = None
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
     end_behaviour: Literal["finish", "cancel"] = "finish"
     offer_timeout_s: int = Field(OFFER_TIMEOUT_S, ge=60, le=31_536_000)
     progress_timeout_s: int = Field(PROGRESS_TIMEOUT_S, ge=60, le=31_536_000)
@@ -77,6 +78,7 @@ class CampaignIn(Strict):
     limits: dict[str, int] = {}
     windows: WindowsIn = WindowsIn()
     membership: Literal["fixed", "dynamic"] = "fixed"
+    time_zone: str = Field("UTC", max_length=64)
     idempotency_key: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[!-~]+$")
 
 
@@ -102,6 +104,7 @@ class CampaignOut(Schema):
     limits: dict[str, int]
     windows: dict[str, Any]
     membership: str
+    time_zone: str
     created_by: str
     approved_by: str
     created_at: datetime

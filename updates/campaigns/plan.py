@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
@@ -20,6 +21,7 @@ from fleet.audit.models import record
 from fleet.sealing import seal
 from updates.campaigns import penalties
 from updates.campaigns import waves as wave_assignment
+from updates.campaigns.costs import LinkCosts
 from updates.campaigns.eligibility import Choice, NodeKind, choose, images_of
 from updates.campaigns.gates import GatePolicy
 from updates.campaigns.terms import PlanRefused, promised, read_terms
@@ -67,6 +69,7 @@ def create_campaign(
     actor: str,
     now: datetime,
     idempotency_key: str | None = None,
+    time_zone: str = "UTC",
     **terms: Any,
 ) -> Campaign:
     """A draft with its plan, its waves and one row a node. `waves`: cumulative `percent` and `soak_s` each; `terms`: see
@@ -83,8 +86,9 @@ def create_campaign(
         name=name,
         version=version,
         node_filter=node_filter,
-        gate=_checked_gate(gate),
+        gate=checked_gate(gate),
         starts_at=starts_at,
+        time_zone=checked_zone(time_zone),
         created_by=actor,
         idempotency_key=idempotency_key or None,
         **read_terms(terms, starts_at=starts_at, now=now),
@@ -106,12 +110,20 @@ def new_campaign(**fields: Any) -> Campaign:
     )
 
 
-def _checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+def checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy. Raises PlanRefused for what the gate cannot read."""
     try:
         GatePolicy.read(gate)
     except ValueError as error:
         raise PlanRefused("gate", f"{error}.", "Leave the field out for its default.") from error
     return dict(gate)
+
+
+def checked_zone(name: str) -> str:
+    """Raises PlanRefused for a name that the IANA database does not know."""
+    if name not in available_timezones():
+        raise PlanRefused("time_zone", f"{name!r} is no time zone.", "Give an IANA name such as Europe/Berlin or UTC.")
+    return name
 
 
 def members_among(nodes: QuerySet[Node], *, images: list[ModelImage], now: datetime) -> Iterator[Member]:
@@ -228,7 +240,7 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
     images = {m.image.pk: m.image for m in reached if m.image}
     bases: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"nodes": 0, "patch_bytes": None, "full_bytes": 0})
     totals = {"bytes_full": 0, "bytes_sent": 0, "frames": 0, "pending_patches": 0}
-    hours = 0.0
+    hours, links = 0.0, LinkCosts()
     for (base_digest, image_id, (profile_id, link), method), nodes in flows.items():
         image, patch = images[image_id], patches.get((base_digest, image_id))
         size = image.size
@@ -246,6 +258,7 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
         totals["bytes_sent"] += nodes * size
         totals["frames"] += nodes * estimate.frames
         hours = max(hours, estimate.hours)
+        links.add(link=link, nodes=nodes, size=size, full=image.size, estimate=estimate)
     by_image = Counter(m.image.pk for m in reached if m.image)
     in_wave = Counter(index_of[member.node_id] for member in reached)
     campaign.plan = {
@@ -262,6 +275,7 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
         "bases": [{"base": base[:12], **numbers} for base, numbers in sorted(bases.items())],
         **totals,
         "hours": round(hours, 3),
+        "links": links.as_json(),
         "waves": [
             {"index": wave.index, "percent": wave.percent, "nodes": in_wave[wave.index], "soak_s": wave.soak_s}
             for wave in waves

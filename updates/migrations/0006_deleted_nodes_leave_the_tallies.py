@@ -19,5 +19,5 @@ BACKWARD = """
 
 
 class Migration(migrations.Migration):
-    dependencies = [("updates", "0003_campaign_core")]
+    dependencies = [("updates", "0005_campaign_core")]
     operations = [migrations.RunSQL(FORWARD, BACKWARD)]

@@ -7,8 +7,8 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('devices', '0003_node_time_zone'),
-        ('updates', '0002_database_guards'),
+        ('devices', '0004_node_time_zone'),
+        ('updates', '0004_campaign_moves'),
     ]
 
     operations = [
