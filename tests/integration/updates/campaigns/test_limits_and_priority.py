@@ -183,6 +183,16 @@ def test_an_older_campaign_never_takes_a_node_from_a_newer_one(scene: Scene) -> 
     assert (scene.states(older), scene.states(newer)) == ({"offered": 10}, {"planned": 10})
 
 
+def test_an_offer_is_left_to_newer_campaigns_only_though_an_older_one_has_the_higher_priority(scene: Scene) -> None:
+    oldest = scene.tick(scene.campaign(limits={"campaign": 1}, priority=90, offer_timeout_s=31_536_000))
+    middle = scene.tick(scene.campaign(priority=10, offer_timeout_s=31_536_000))
+    scene.tick(middle, later_s=PATIENCE_S + 1)
+    held = scene.open_updates(oldest)[0].node
+    scene.tick(scene.campaign(priority=95, node_filter=f"endpoint:{held.endpoint}"))
+    scene.tick(middle)
+    assert scene.states(middle) == {"offered": 9, "planned": 1}
+
+
 def test_a_rollback_waits_for_no_priority(scene: Scene) -> None:
     campaign = scene.tick(scene.campaign())
     for update in scene.open_updates(campaign):
