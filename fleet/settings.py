@@ -169,6 +169,10 @@ LWM2M_PORT = int(os.environ.get("LWM2M_PORT", "5683"))
 # The address that nodes are told to pull from; behind a load balancer it is not the one that is bound.
 LWM2M_PUBLIC = os.environ.get("LWM2M_PUBLIC", "")
 
+# Where ChirpStack, and whoever else must call back, reaches this server from outside.
+PUBLIC_URL = os.environ.get("PUBLIC_URL", "http://localhost:8000")
+CHIRPSTACK_TIMEOUT_S = float(os.environ.get("CHIRPSTACK_TIMEOUT_S", "5"))
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
