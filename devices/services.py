@@ -188,9 +188,7 @@ def record_presence(*, sightings: Sequence[Sighting]) -> None:
         )
 
 
-def record_unknown_endpoint(
-    *, link: LinkKind, endpoint: str, address: str, now: datetime, missing: str = ""
-) -> None:
+def record_unknown_endpoint(*, link: LinkKind, endpoint: str, address: str, now: datetime, missing: str = "") -> None:
     """Keeps who spoke without being registered: one row an endpoint, at most 1000 a link."""
     with connection.cursor() as cursor:
         cursor.execute(

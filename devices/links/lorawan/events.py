@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +28,9 @@ from devices.links.lorawan.models import (
     NetworkServer,
 )
 from devices.links.lorawan.regions import region_of
+from devices.links.lorawan.wake import wake
+from devices.models import LinkKind, Node
+from devices.services import record_unknown_endpoint
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +38,6 @@ log = structlog.get_logger(__name__)
 BODY_BYTES_MAX = 512 * 1024
 _LAST_EVENT_EVERY = timedelta(seconds=30)
 _DEV_EUI = re.compile("[0-9a-f]{16}")
-# In one process: a wake-up that another one is about to answer says nothing new, and beat wakes every second anyhow.
-_WAKE_EVERY_S = 0.1
-_woken_at = 0.0
 
 
 class BadEvent(ValueError):
@@ -185,9 +184,6 @@ _READERS: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
 
 def keep(server: NetworkServer, event: Event) -> None:
     """Inserts the event for a worker; its double changes nothing. A device that no node stands for is noted."""
-    from devices.models import LinkKind, Node
-    from devices.services import record_unknown_endpoint
-
     now = timezone.now()
     node = Node.objects.filter(link=LinkKind.LORAWAN, endpoint=event.dev_eui).only("pk").first()
     if node is None:
@@ -217,19 +213,3 @@ def keep(server: NetworkServer, event: Event) -> None:
             ignore_conflicts=True,
         )
         transaction.on_commit(wake)
-
-
-def wake() -> None:
-    """Tells a worker that there is something to do; whether it hears that or not, it looks every second."""
-    global _woken_at
-    if time.monotonic() - _woken_at < _WAKE_EVERY_S:
-        return
-    _woken_at = time.monotonic()
-    from kombu.exceptions import OperationalError
-
-    from devices.tasks import feed_lorawan
-
-    try:
-        feed_lorawan.apply_async(expires=10, retry=False)
-    except OperationalError as error:
-        log.warning("chirpstack.no-broker", reason=str(error))

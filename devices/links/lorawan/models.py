@@ -74,6 +74,7 @@ class LoRaWanDevice(models.Model):
     joined_at = models.DateTimeField(null=True)
     dev_addr = models.CharField(max_length=8, blank=True)
     frame_counter = models.BigIntegerField(default=-1, help_text="of the newest uplink of this session")
+    data_rate = models.PositiveSmallIntegerField(null=True, help_text="of the newest uplink")
     uplinks = models.PositiveBigIntegerField(default=0)
     # Most bytes of a downlink, as ChirpStack said when it dropped a larger one, and the data rate at which it did.
     payload_limit = models.PositiveSmallIntegerField(null=True)
@@ -86,6 +87,8 @@ class LoRaWanDevice(models.Model):
     claim = models.BinaryField(null=True, max_length=11)
     asks = models.PositiveSmallIntegerField(default=0)
     asked_uplink = models.PositiveBigIntegerField(null=True)
+    gateway_refusals = models.PositiveIntegerField(default=0, help_text="downlinks that no gateway could send")
+    # Frames of a delivery that has ended may be in ChirpStack's queue: cleared once they are not.
     flush_due_at = models.DateTimeField(null=True)
     due_at = models.DateTimeField(null=True)
     leased_until = models.DateTimeField(null=True)
