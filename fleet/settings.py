@@ -191,8 +191,9 @@ LWM2M_PUBLIC = os.environ.get("LWM2M_PUBLIC", "")
 
 # Who may read /metrics: a bearer of this token. Without one it is served in DEBUG only.
 METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
-# The address that people and CI use, such as https://fleet.example.com.
+# The address that people, CI and ChirpStack use, such as https://fleet.example.com.
 PUBLIC_URL = os.environ.get("PUBLIC_URL", "")
+CHIRPSTACK_TIMEOUT_S = float(os.environ.get("CHIRPSTACK_TIMEOUT_S", "5"))
 
 LOGGING = logging_settings(os.environ.get("LOG_LEVEL", "INFO"))
 configure_logs()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 
+from devices.links.lorawan.events import receive
 from fleet.api import api
 
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", api.urls),
     path("", include("fleet.status.urls")),
+    path("links/lorawan/<int:server_id>/events", receive, name="lorawan-events"),
     path("", include("frontend.urls")),
 ]
