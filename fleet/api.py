@@ -8,6 +8,8 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from devices.api import nodes as nodes_router
 from devices.api import router as devices_router
+from devices.links.lorawan.chirpstack import ChirpStackError
+from devices.network_api import router as network_router
 from devices.query import QueryError
 from devices.registration import RegistrationRefused
 from fleet.problems import problem
@@ -28,6 +30,7 @@ api.add_router("", updates_router)
 api.add_router("", devices_router)
 api.add_router("/nodes", nodes_router)
 api.add_router("/campaigns", campaigns_router)
+api.add_router("/network-servers", network_router)
 
 
 @api.exception_handler(ValidationError)
@@ -80,3 +83,8 @@ def _plan_refused(request: HttpRequest, error: PlanRefused) -> HttpResponse:
 @api.exception_handler(ActionRefused)
 def _action_refused(request: HttpRequest, error: ActionRefused) -> HttpResponse:
     return problem(409, str(error), fix=error.fix)
+
+
+@api.exception_handler(ChirpStackError)
+def _chirpstack_error(request: HttpRequest, error: ChirpStackError) -> HttpResponse:
+    return problem(502, str(error), field=error.field, fix=error.fix)

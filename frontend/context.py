@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from fleet.accounts.models import Role
 
-SECTIONS = {"node": "nodes", "campaign": "campaigns", "version": "models", "fleet": "fleet"}
+SECTIONS = {"node": "nodes", "campaign": "campaigns", "version": "models", "server": "servers", "fleet": "fleet"}
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:

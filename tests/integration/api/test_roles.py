@@ -8,7 +8,7 @@ from fleet.accounts.models import Role
 from fleet.api import api
 from tests.integration.api.conftest import Caller
 
-READ, WRITE, APPROVE = Role.VIEWER, Role.OPERATOR, Role.APPROVER
+READ, WRITE, APPROVE, KEEP = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN
 # What each operation answers once the role suffices: nothing exists yet, and every body is empty.
 ENDPOINTS = {
     ("POST", "/families"): (WRITE, 422),
@@ -37,6 +37,14 @@ ENDPOINTS = {
     ("POST", "/campaigns/{campaign_id}/resume"): (APPROVE, 404),
     ("POST", "/campaigns/{campaign_id}/abort"): (WRITE, 404),
     ("POST", "/campaigns/{campaign_id}/rollback"): (APPROVE, 404),
+    ("GET", "/network-servers"): (READ, 200),
+    ("POST", "/network-servers"): (KEEP, 422),
+    ("GET", "/network-servers/{server_id}"): (READ, 404),
+    ("PATCH", "/network-servers/{server_id}"): (KEEP, 404),
+    ("DELETE", "/network-servers/{server_id}"): (KEEP, 404),
+    ("POST", "/network-servers/{server_id}/check"): (WRITE, 404),
+    ("POST", "/network-servers/{server_id}/setup"): (KEEP, 404),
+    ("POST", "/network-servers/{server_id}/discover"): (KEEP, 404),
 }
 RANKS = list(Role.values)
 
@@ -56,8 +64,9 @@ def test_an_operation_answers_a_role_as_the_table_says(call: Caller, method: str
         .replace("{node_id}", "1")
         .replace("{digest}", "0" * 64)
         .replace("{campaign_id}", "1")
+        .replace("{server_id}", "1")
     )
-    response = call(role, method, concrete, {} if method == "POST" else None)
+    response = call(role, method, concrete, {} if method in ("POST", "PATCH") else None)
     expected = 401 if role is None else status if RANKS.index(role) >= RANKS.index(needed) else 403
     assert response.status_code == expected, response.content
     if expected >= 400:
