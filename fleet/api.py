@@ -9,6 +9,8 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from devices.api import nodes as nodes_router
 from devices.api import router as devices_router
+from devices.links.lorawan.chirpstack import ChirpStackError
+from devices.network_api import router as network_router
 from devices.query import QueryError
 from devices.registration import RegistrationRefused
 from fleet.accounts.api import router as tokens_router
@@ -38,6 +40,7 @@ api.add_router("/nodes", nodes_router)
 api.add_router("/campaigns", campaigns_router)
 api.add_router("/tokens", tokens_router)
 api.add_router("/audit", audit_router)
+api.add_router("/network-servers", network_router)
 
 
 @api.exception_handler(ValidationError)
@@ -114,3 +117,8 @@ def _action_refused(request: HttpRequest, error: ActionRefused) -> HttpResponse:
 @api.exception_handler(AccountRefused)
 def _account_refused(request: HttpRequest, error: AccountRefused) -> HttpResponse:
     return problem(409, str(error), field=error.field, fix=error.fix)
+
+
+@api.exception_handler(ChirpStackError)
+def _chirpstack_error(request: HttpRequest, error: ChirpStackError) -> HttpResponse:
+    return problem(502, str(error), field=error.field, fix=error.fix)

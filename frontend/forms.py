@@ -30,7 +30,7 @@ class StyledForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for field in self.fields.values():
-            plain = isinstance(field.widget, forms.ClearableFileInput | forms.FileInput)
+            plain = isinstance(field.widget, forms.ClearableFileInput | forms.FileInput | forms.CheckboxInput)
             if not plain:
                 field.widget.attrs["class"] = "select" if isinstance(field.widget, forms.Select) else "input"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from frontend import campaign_views, views
+from frontend import campaign_views, network_views, views
 
 urlpatterns = [
     path("", include("frontend.account_urls")),
@@ -15,6 +15,10 @@ urlpatterns = [
     path("models/", views.versions, name="versions"),
     path("models/upload/", views.upload, name="version-upload"),
     path("models/<int:version_id>/", views.version, name="version"),
+    path("network-servers/", network_views.servers, name="servers"),
+    path("network-servers/new/", network_views.edit, name="server-new"),
+    path("network-servers/<int:server_id>/", network_views.edit, name="server-edit"),
+    path("network-servers/<int:server_id>/<slug:action>/", network_views.act, name="server-action"),
     path("campaigns/", campaign_views.campaigns, name="campaigns"),
     path("campaigns/new/", campaign_views.new, name="campaign-new"),
     path("campaigns/<int:campaign_id>/", campaign_views.campaign, name="campaign"),

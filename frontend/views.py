@@ -19,6 +19,7 @@ from fleet.accounts.models import Role
 from frontend import pages, reasons, selectors
 from frontend.access import demand, signed_in
 from frontend.forms import NodeFilterForm, UploadForm, known_families
+from frontend.radio import radio_of
 from updates import selectors as updates
 from updates import services
 from updates.models import ModelVersion
@@ -86,6 +87,7 @@ def node(request: HttpRequest, node_id: int) -> HttpResponse:
     except Node.DoesNotExist as error:
         raise Http404(f"No node {node_id}.") from error
     context = {"page": page, "node": page.node, "reason": reasons.why(page), "chain": reasons.chain(page)}
+    context["radio"] = radio_of(page.node)
     return render(request, "frontend/node.html", context)
 
 
