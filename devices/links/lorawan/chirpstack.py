@@ -106,6 +106,7 @@ class ChirpStack:
         self._devices = api.DeviceServiceStub(channel)
         self._applications = api.ApplicationServiceStub(channel)
         self._profiles = api.DeviceProfileServiceStub(channel)
+        self._tenants = api.TenantServiceStub(channel)
         token = unseal(bytes(server.token_sealed), purpose=TOKEN_PURPOSE).decode()
         self._metadata = (("authorization", f"Bearer {token}"),)
 
@@ -138,12 +139,24 @@ class ChirpStack:
     # What there is
 
     def applications(self) -> Iterator[Application]:
+        """Of the tenant that the server names, else of each tenant that the key may see."""
+        for tenant_id in [self._server.tenant_id] if self._server.tenant_id else self._tenant_ids():
+            yield from self._applications_of(tenant_id)
+
+    def _applications_of(self, tenant_id: str) -> Iterator[Application]:
         def page(offset: int) -> Any:
-            request = api.ListApplicationsRequest(limit=PAGE, offset=offset, tenant_id=self._server.tenant_id)
+            request = api.ListApplicationsRequest(limit=PAGE, offset=offset, tenant_id=tenant_id)
             return self._call(self._applications.List, request, "list applications")
 
         for item in _pages(page):
             yield Application(item.id, item.name)
+
+    def _tenant_ids(self) -> list[str]:
+        def page(offset: int) -> Any:
+            request = api.ListTenantsRequest(limit=PAGE, offset=offset)
+            return self._call(self._tenants.List, request, "list tenants (a tenant's own key needs its tenant id here)")
+
+        return [str(item.id) for item in _pages(page)]
 
     def devices(self, application_id: str) -> Iterator[Device]:
         def page(offset: int) -> Any:
