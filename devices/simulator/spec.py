@@ -68,10 +68,10 @@ class Spec:
 
 
 def read_spec(path: Path) -> Spec:
-    """The specification in a JSON file. Raises SpecInvalid."""
+    """The NB-IoT nodes of a specification file; those with link lorawan are another simulator's. Raises SpecInvalid."""
     document, keys, images = read_common(path)
     try:
-        nodes = [_node(item) for item in document["nodes"]]
+        nodes = [_node(item) for item in document["nodes"] if item.get("link") != "lorawan"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SpecInvalid(f"{path}: {type(error).__name__}: {error}") from error
     check_nodes(path, nodes, images)
@@ -118,7 +118,7 @@ def _node(item: dict[str, Any]) -> NodeSpec:
     refuse_unknown(item, NodeSpec)
     node = NodeSpec(**item)
     if node.link != "nbiot":
-        raise SpecInvalid(f"node {node.endpoint}: link {node.link!r}, this simulator speaks nbiot")
+        raise SpecInvalid(f"node {node.endpoint}: link {node.link!r}, must be nbiot or lorawan")
     if node.lwm2m not in ("1.0", "1.1"):
         raise SpecInvalid(f"node {node.endpoint}: lwm2m {node.lwm2m!r}, must be 1.0 or 1.1")
     if node.block_bytes not in (16, 32, 64, 128, 256, 512, 1024):

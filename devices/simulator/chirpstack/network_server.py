@@ -150,11 +150,13 @@ class NetworkServer:
         row = self._store.devices.get(dev_eui)
         if row.value.is_disabled:
             return
-        counter = _full_counter(session.f_cnt_up, frame.f_cnt)
+        counter = full_counter(session.f_cnt_up, frame.f_cnt)
         if counter < session.f_cnt_up and not row.value.skip_fcnt_check:
-            repeated = counter == session.f_cnt_up - 1
-            code = "UPLINK_F_CNT_RETRANSMISSION" if repeated else "UPLINK_F_CNT_RESET"
-            text = "Uplink was flagged as re-transmission / frame-counter did not increment"
+            if counter == session.f_cnt_up - 1:
+                code = "UPLINK_F_CNT_RETRANSMISSION"
+                text = "Uplink was flagged as re-transmission / frame-counter did not increment"
+            else:
+                code, text = "UPLINK_F_CNT_RESET", "Frame-counter reset or rollover detected"
             self._events.log(dev_eui, "WARNING", code, text)
             return
         session.f_cnt_up = counter + 1
@@ -267,7 +269,7 @@ class NetworkServer:
         ]
 
 
-def _full_counter(expected: int, on_air: int) -> int:
+def full_counter(expected: int, on_air: int) -> int:
     """The 32-bit counter whose low half was on air: the nearest to what is expected next."""
     gap = (on_air - expected) & _UINT16
     return expected + gap - (0x10000 if gap >= 0x8000 and expected + gap >= 0x10000 else 0)

@@ -159,8 +159,8 @@ class FragmentTransport:
         """A reset, or an update that has ended: fragment memory is free again."""
         self.session = None
 
-    def take(self, payload: bytes) -> bytes:
-        """Work off the commands of one downlink; the answers to send, in order."""
+    def take(self, payload: bytes, *, busy: bool = False) -> bytes:
+        """Work off the commands of one downlink; the answers to send, in order. `busy`: there is no memory to lend."""
         answers = b""
         at = 0
         while at < len(payload):
@@ -170,7 +170,7 @@ class FragmentTransport:
             elif command == STATUS and rest:
                 answers, at = answers + self._status(rest[0]), at + 2
             elif command == SETUP and len(rest) >= _SETUP_BYTES:
-                answers, at = answers + self._set_up(rest[:_SETUP_BYTES]), at + 1 + _SETUP_BYTES
+                answers, at = answers + self._set_up(rest[:_SETUP_BYTES], busy), at + 1 + _SETUP_BYTES
             elif command == DELETE and rest:
                 answers, at = answers + self._delete(rest[0] & 3), at + 2
             elif command == DATA and len(rest) > 2:
@@ -180,13 +180,14 @@ class FragmentTransport:
                 break  # unknown or cut short: the length of what follows cannot be known
         return answers
 
-    def _set_up(self, request: bytes) -> bytes:
+    def _set_up(self, request: bytes, busy: bool) -> bytes:
         index = request[0] >> 4 & 3
         count, size = int.from_bytes(request[1:3], "little"), request[3]
         status = 0
         if request[4] >> 3 & 7:
             status |= _ALGORITHM_UNSUPPORTED
-        if not 0 < count <= self._limits.fragments or not 0 < size <= self._limits.fragment_bytes:
+        fits = 0 < count <= self._limits.fragments and 0 < size <= self._limits.fragment_bytes
+        if busy or not fits:
             status |= _NO_MEMORY
         if index:
             status |= _INDEX_UNSUPPORTED

@@ -30,7 +30,7 @@ _STATE, _DIGEST, _ANSWER = 0x10, 0x30, 0x40  # up, port 26: the high half of byt
 _BOOT_S = 5.0
 _JOIN_WAIT_S = (20.0, 60.0)  # between two tries, on top of what the duty cycle asks for
 _POLL_WAIT_S = (1.0, 3.0)  # spread, so that polls of two nodes do not meet again and again
-_SILENT_POLLS = 3  # unanswered in a row: then the node sleeps until its own next wake
+_SILENT_POLLS = 4  # fruitless ones in a row: then the node sleeps until its own next wake
 _CONTACT_TRIES, _TRIES_A_WAKE = 32, 4  # a new image whose report is not acknowledged so often is undone
 _MANIFEST_MAX = 192
 _NUMBERS = {name: number for number, name in CAUSES.items()}
@@ -147,7 +147,7 @@ class LorawanNode:
             return
         if self._outbox:
             self._after(max(time_s, self.modem.free_at), self._send)
-        elif self.modem.must_ack or (self._pending and self._silent_polls <= _SILENT_POLLS):
+        elif self.modem.must_ack or (self._pending and self._silent_polls < _SILENT_POLLS):
             self._after(max(time_s, self.modem.free_at) + self._rng.uniform(*_POLL_WAIT_S), self._send)
         else:
             self._after(max(time_s, self._next_wake, self.modem.free_at), self._wake)
@@ -227,10 +227,11 @@ class LorawanNode:
             else:
                 self._contact_failed()
         frame = window.frame
-        if frame is None:
+        if frame is None or frame.port is None:  # an empty frame that says "more" brought nothing either
             self._silent_polls += sent is None
         else:
             self._silent_polls = 0
+        if frame is not None:
             self._pending = frame.pending
             if frame.port == FRAGMENT_PORT:
                 self._take_fragments(frame.data or b"")
@@ -292,9 +293,8 @@ class LorawanNode:
 
     def _take_fragments(self, payload: bytes) -> None:
         opened = self.transport.opened
-        if self.firmware.agent.state == "trial":
-            return  # its RAM is the arena of two networks now
-        answers = self.transport.take(payload)
+        # While two networks are tried their arena takes the RAM.
+        answers = self.transport.take(payload, busy=self.firmware.agent.state == "trial")
         session = self.transport.session
         if answers:
             self._say(answers, port=FRAGMENT_PORT)

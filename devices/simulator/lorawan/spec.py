@@ -67,7 +67,7 @@ def read_lorawan_spec(path: Path) -> LorawanSpec:
     """The nodes with link lorawan of a specification file, and the network around them. Raises SpecInvalid."""
     document, keys, images = read_common(path)
     try:
-        nodes = [_node(item) for item in document["nodes"] if item.get("link") == "lorawan"]
+        nodes = [_node(item) for item in document["nodes"] if item.get("link", "nbiot") != "nbiot"]
         gateways = [_gateway(item) for item in document.get("gateways", [])]
         windows = Windows(document.get("rx1_dr_offset", 0), document.get("rx2_data_rate", 0))
         faults = Faults(document.get("events_doubled", 0.0), document.get("events_reordered", 0.0))
@@ -104,6 +104,8 @@ def _node(item: dict[str, Any]) -> LorawanNodeSpec:
     given = {**item, "gateways": tuple(item.get("gateways", ()))}
     given["data_rates"] = tuple((float(when), int(rate)) for when, rate in item.get("data_rates", ()))
     node = LorawanNodeSpec(**given)
+    if node.link != "lorawan":
+        raise SpecInvalid(f"node {node.endpoint}: link {node.link!r}, must be lorawan or nbiot")
     rates = (node.data_rate, *(rate for _, rate in node.data_rates))
     if any(rate not in range(6) for rate in rates):
         raise SpecInvalid(f"node {node.endpoint}: data rates {rates}, must be 0..5")

@@ -169,6 +169,14 @@ def test_a_setup_is_answered_with_what_the_firmware_can_take(request_: bytes, an
     assert FragmentTransport("ts004-v1", Limits()).take(request_) == answer
 
 
+def test_a_busy_node_sets_nothing_up_and_still_answers_for_what_it_had() -> None:
+    transport = FragmentTransport("ts004-v1", Limits())
+    transport.take(setup(2, 3))
+    transport.take(data(1, b"abc"))
+    assert transport.take(setup(2, 3), busy=True) == b"\x02\x02"
+    assert transport.take(b"\x01\x01", busy=True) == bytes([1, 1, 0, 1, 0])
+
+
 def test_a_setup_on_an_open_session_clears_it() -> None:
     transport = FragmentTransport("ts004-v1", Limits())
     transport.take(setup(2, 3))
