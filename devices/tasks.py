@@ -10,7 +10,7 @@ from devices.links.lorawan import feeder, intake
 from fleet.partitions import drop_expired_partitions, make_partitions_ahead
 
 # A run ends some time, so that a worker can be replaced; the next tick goes on.
-BATCHES_MAX = 100
+BATCHES_MAX = 20
 
 
 @shared_task
