@@ -58,6 +58,9 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "django_htmx",
     "ninja",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
     "fleet.accounts",
     "fleet.audit",
     "fleet.blobs",
@@ -81,6 +84,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "fleet.accounts.sessions.SessionMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 
 ROOT_URLCONF = "fleet.urls"
@@ -123,6 +127,15 @@ OIDC_CLIENT_ID = os.environ.get("OIDC_CLIENT_ID", "")
 OIDC_CLIENT_SECRET = os.environ.get("OIDC_CLIENT_SECRET", "")
 OIDC_ENABLED = bool(OIDC_SERVER_URL and OIDC_CLIENT_ID and OIDC_CLIENT_SECRET)
 OIDC_NAME = os.environ.get("OIDC_NAME", "single sign-on")
+OIDC_SCOPES = os.environ.get("OIDC_SCOPES", "openid profile email").split()
+OIDC_ROLE_CLAIM = os.environ.get("OIDC_ROLE_CLAIM", "groups")
+# group=role, with commas. Empty: new users are viewers, and admins give roles.
+OIDC_ROLES = dict(pair.split("=", 1) for pair in os.environ.get("OIDC_ROLES", "").split(",") if pair)
+OIDC_UNKNOWN_GROUPS = os.environ.get("OIDC_UNKNOWN_GROUPS", "viewer")
+SOCIALACCOUNT_ADAPTER = "fleet.accounts.oidc.SocialAccountAdapter"
+SOCIALACCOUNT_LOGIN_ON_GET = True
+SOCIALACCOUNT_STORE_TOKENS = False
+ACCOUNT_EMAIL_VERIFICATION = "none"
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"

@@ -12,6 +12,7 @@ from ninja import Field, Router, Schema, Status
 
 from devices.api import After, Id, Limit, Strict
 from fleet.accounts.authentication import actor_of, approver, planner, viewer
+from fleet.clock import Moment
 from updates import selectors
 from updates.campaigns import actions
 from updates.campaigns.plan import create_campaign
@@ -35,7 +36,7 @@ class CampaignIn(Strict):
     node_filter: str = ""
     waves: list[WaveIn] = Field(min_length=1, max_length=50)
     gate: dict[str, float | int | str | bool] = {}
-    starts_at: datetime | None = None
+    starts_at: Moment | None = None
     offer_timeout_s: int = Field(3 * 24 * 3600, ge=60, le=31_536_000)
     progress_timeout_s: int = Field(24 * 3600, ge=60, le=31_536_000)
     idempotency_key: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[!-~]+$")
