@@ -175,6 +175,23 @@ class Hearing:
         self._append(LinkEventKind.HOLDS, at, digest=digest.hex())
         return True
 
+    def _contradicts(self, counter: int, at: datetime) -> bool:
+        """Whether the node itself told another digest than its report: all parts came in the frames right before it.
+
+        With a gap between them, loss has mixed parts of two digests, and they are dropped.
+        """
+        parts = self.device.digest_parts
+        pieces = {int(index): (seen, bytes.fromhex(piece)) for index, (seen, piece) in parts["pieces"].items()}
+        if len(pieces) < parts["count"]:
+            return False
+        self.device.digest_parts = {}
+        digest = frames.join_digest(parts["count"], pieces)
+        if digest is None or sorted(seen for seen, _ in pieces.values()) != list(range(counter - len(pieces), counter)):
+            return False
+        self.device.holds, self.device.asks, self.device.asked_uplink = digest.hex(), 0, None
+        self._append(LinkEventKind.HOLDS, at, digest=digest.hex())
+        return True
+
     def _state(self, report: StateReport, payload: bytes, *, counter: int, late: bool, at: datetime) -> None:
         device = self.device
         before = None if device.last_report is None else bytes(device.last_report)
@@ -184,9 +201,7 @@ class Hearing:
             self._tell_commands(report, changed=payload != before, at=at)
         proved = self._take_digest(report, at)
         if not proved and device.digest_parts and not late:
-            whole = len(device.digest_parts["pieces"]) == device.digest_parts["count"]
-            if whole:  # parts of two digests were mixed by loss
-                device.digest_parts = {}
+            proved = self._contradicts(counter, at)
         if report.state is NodeState.CONFIRMED and not proved:
             if payload != device.claim:
                 device.claim, device.asks, device.asked_uplink = payload, 0, None

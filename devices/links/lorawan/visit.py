@@ -33,8 +33,10 @@ log = structlog.get_logger(__name__)
 
 # Frames ahead in ChirpStack's queue: topped up to the one where fewer than the other are left.
 AHEAD, AHEAD_LEAST = 8, 5
-# One uplink fetches a request, the next brings the answer; the one after that shows that something was lost.
-ANSWER_UPLINKS = 3
+# The uplink after the one that fetched a request brings the answer, or shows that something was lost.
+ANSWER_UPLINKS = 2
+# A request goes twice: the second is there at once where the first was lost, and makes the node poll (FPending).
+COPIES = 2
 # At 40 % loss each way one request in three is answered: so many in a row without an answer are no bad luck.
 ATTEMPTS_MAX = 20
 ASKS_MAX = 8
@@ -222,7 +224,8 @@ class Visit:
     def _setup(self, delivery: Delivery, session: FragmentSession) -> None:
         queued = any(item.port == fragmentation.PORT and fragmentation.is_setup(item.data) for item in self.queue)
         answer, session.setup_answer = session.setup_answer, ""
-        if answer and not queued:  # else it answers an earlier request, and the one that is queued clears the session
+        if answer:
+            # A copy that is still queued leaves before the first fragment, and sets up the same session again.
             if answer != ACCEPTED:
                 log.info("lorawan.session-refused", node=self.device.pk, reasons=answer)
                 self._fail(delivery, "session-refused")
@@ -237,7 +240,7 @@ class Visit:
                 padding=block.padding,
                 descriptor=bytes.fromhex(delivery.bundle.blob_id)[: fragmentation.DESCRIPTOR_BYTES],  # type: ignore[union-attr]
             )
-            self.frames.append(Frame(fragmentation.PORT, request, delivery_id=delivery.pk))
+            self.frames += [Frame(fragmentation.PORT, request, delivery_id=delivery.pk)] * COPIES
 
     def _feed(self, delivery: Delivery, session: FragmentSession) -> None:
         ahead = sum(
@@ -285,7 +288,7 @@ class Visit:
             self.events += restart(self.device, session, at=self.now, reason="no answer to a status request")
         elif self._again(delivery, session, queued=queued, cause="no-session"):
             request = fragmentation.status_request()
-            self.frames.append(Frame(fragmentation.PORT, request, delivery_id=delivery.pk))
+            self.frames += [Frame(fragmentation.PORT, request, delivery_id=delivery.pk)] * COPIES
             if session.rounds > 1 and not self._queued(frames.PORT, frames.ASK):
                 # Some decoders go on saying that they lack what they have made up for: the report tells.
                 self.frames.append(Frame(frames.PORT, frames.ASK))
