@@ -17,11 +17,11 @@ from devices.links.lorawan.checking import check
 from devices.links.lorawan.discovery import discover
 from devices.links.lorawan.models import NetworkServer
 from devices.links.lorawan.servers import add_server, change_server, remove_server, set_up
-from fleet.accounts.authentication import BearerToken, actor_of, operator, viewer
-from fleet.accounts.models import Role
+from fleet.accounts.authentication import BearerToken, actor_of, node_keeper, viewer
+from fleet.accounts.permissions import Scope
 
 router = Router(tags=["network servers"])
-admin = BearerToken(Role.ADMIN)
+admin = BearerToken(Scope.ADMIN)
 Text = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")]
 Region = Literal["EU868", "US915", "AS923"]
 Encoding = Literal["json", "protobuf"]
@@ -123,7 +123,7 @@ def remove_network_server(request: HttpRequest, server_id: ServerId) -> Status[N
     return Status(204, None)
 
 
-@router.post("/{int:server_id}/check", response=list[FindingOut], auth=operator)
+@router.post("/{int:server_id}/check", response=list[FindingOut], auth=node_keeper)
 def check_network_server(request: HttpRequest, server_id: ServerId) -> list[dict[str, Any]]:
     """What stands between this installation and the nodes, worst first."""
     get_object_or_404(NetworkServer, pk=server_id)
