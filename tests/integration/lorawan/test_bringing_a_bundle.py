@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import grpc
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from devices.links import link_for
@@ -263,3 +265,27 @@ def test_events_that_were_worked_off_are_dropped_a_day_later(scene: Scene) -> No
     assert intake.prune(now=timezone.now()) == 0
     assert intake.prune(now=timezone.now() + 2 * intake.KEEP) > 0
     assert not NetworkEvent.objects.exists()
+
+
+def test_two_workers_side_by_side_send_nothing_twice(scene: Scene) -> None:
+    delivery = scene.offer(BUNDLE)
+    scene.run(lambda: len(scene.radio.seen_numbers) > 2)
+
+    def work() -> None:
+        try:
+            feed_lorawan()
+        finally:
+            connection.close()
+
+    for _ in range(12):
+        scene.radio.uplink()
+        workers = [threading.Thread(target=work) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    scene.run(lambda: state(delivery) == "delivered")
+    numbers = [number_of(item.data) for item in scene.far_end.enqueued if number_of(item.data) is not None]
+    assert len(numbers) == len(set(numbers))
+    assert FragmentSession.objects.get(delivery=delivery).restarts == 0
+    assert scene.events().count("delivered") == 1
