@@ -165,6 +165,9 @@ def test_a_cancel_reaches_the_queue_though_chirpstack_was_away(scene: Scene) -> 
 def test_a_kill_between_queueing_and_writing_it_down_sends_no_number_twice(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scene.radio.rate = 1  # many small fragments, so that there are refills to kill
+    scene.radio.uplink()
+    feed_lorawan()
     delivery = scene.offer(BUNDLE)
     scene.run(lambda: len(scene.radio.seen_numbers) > 2)
 
@@ -175,7 +178,7 @@ def test_a_kill_between_queueing_and_writing_it_down_sends_no_number_twice(
         raise Killed
 
     kills = 0
-    while kills < 3:
+    for _ in range(30):
         scene.radio.uplink()
         monkeypatch.setattr(feeder, "_settle", killed)
         try:
@@ -184,6 +187,7 @@ def test_a_kill_between_queueing_and_writing_it_down_sends_no_number_twice(
             kills += 1
             LoRaWanDevice.objects.update(leased_until=None, due_at=timezone.now())  # the lease has ended
         monkeypatch.undo()
+    assert kills >= 3
     scene.run(lambda: state(delivery) == "delivered")
     numbers = [number_of(item.data) for item in scene.far_end.enqueued if number_of(item.data) is not None]
     assert len(numbers) == len(set(numbers))
