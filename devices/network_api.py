@@ -17,9 +17,11 @@ from devices.links.lorawan.checking import check
 from devices.links.lorawan.discovery import discover
 from devices.links.lorawan.models import NetworkServer
 from devices.links.lorawan.servers import add_server, change_server, remove_server, set_up
-from fleet.accounts.authentication import actor_of, administrator, node_keeper, viewer
+from fleet.accounts.authentication import BearerToken, actor_of, node_keeper, viewer
+from fleet.accounts.permissions import Scope
 
 router = Router(tags=["network servers"])
+admin = BearerToken(Scope.ADMIN)
 Text = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")]
 Region = Literal["EU868", "US915", "AS923"]
 Encoding = Literal["json", "protobuf"]
@@ -95,7 +97,7 @@ def list_network_servers(
     return NetworkServer.objects.filter(name__gt=after)[:limit]
 
 
-@router.post("", response={201: ServerOut}, auth=administrator)
+@router.post("", response={201: ServerOut}, auth=admin)
 def add_network_server(request: HttpRequest, server: ServerIn) -> Status[NetworkServer]:
     values = server.dict()
     values["event_base_url"] = values["event_base_url"] or settings.PUBLIC_URL
@@ -107,14 +109,14 @@ def get_network_server(request: HttpRequest, server_id: ServerId) -> NetworkServ
     return get_object_or_404(NetworkServer, pk=server_id)
 
 
-@router.patch("/{int:server_id}", response=ServerOut, auth=administrator)
+@router.patch("/{int:server_id}", response=ServerOut, auth=admin)
 def change_network_server(request: HttpRequest, server_id: ServerId, change: ServerChange) -> NetworkServer:
     get_object_or_404(NetworkServer, pk=server_id)
     given: dict[str, Any] = {name: value for name, value in change.dict().items() if value is not None}
     return change_server(server_id=server_id, actor=actor_of(request), **given)
 
 
-@router.delete("/{int:server_id}", response={204: None}, auth=administrator)
+@router.delete("/{int:server_id}", response={204: None}, auth=admin)
 def remove_network_server(request: HttpRequest, server_id: ServerId) -> Status[None]:
     get_object_or_404(NetworkServer, pk=server_id)
     remove_server(server_id=server_id, actor=actor_of(request))
@@ -128,14 +130,14 @@ def check_network_server(request: HttpRequest, server_id: ServerId) -> list[dict
     return [asdict(finding) for finding in check(server_id=server_id)]
 
 
-@router.post("/{int:server_id}/setup", response=SetUpOut, auth=administrator)
+@router.post("/{int:server_id}/setup", response=SetUpOut, auth=admin)
 def set_up_network_server(request: HttpRequest, server_id: ServerId) -> dict[str, Any]:
     """Makes each application post its events here, with a new secret."""
     get_object_or_404(NetworkServer, pk=server_id)
     return {"applications": set_up(server_id=server_id, actor=actor_of(request))}
 
 
-@router.post("/{int:server_id}/discover", response=DiscoveryOut, auth=administrator)
+@router.post("/{int:server_id}/discover", response=DiscoveryOut, auth=admin)
 def discover_nodes(request: HttpRequest, server_id: ServerId) -> dict[str, Any]:
     """Devices whose tags name a profile and a firmware build become nodes; the others, unknown endpoints."""
     get_object_or_404(NetworkServer, pk=server_id)

@@ -121,4 +121,5 @@ def _account_refused(request: HttpRequest, error: AccountRefused) -> HttpRespons
 
 @api.exception_handler(ChirpStackError)
 def _chirpstack_error(request: HttpRequest, error: ChirpStackError) -> HttpResponse:
-    return problem(502, str(error), field=error.field, fix=error.fix)
+    # Not 502: this server answers, and says what stands in its way.
+    return problem(409, str(error), field=error.field, fix=error.fix)

@@ -16,7 +16,7 @@ urlpatterns = [
     path("admin/password_change/", RedirectView.as_view(pattern_name="account")),
     path("admin/", admin.site.urls),
     path("api/v1/", api.urls),
-    path("", include("fleet.status.urls")),
     path("links/lorawan/<int:server_id>/events", receive, name="lorawan-events"),
+    path("", include("fleet.status.urls")),
     path("", include("frontend.urls")),
 ]

@@ -65,7 +65,6 @@ planner = BearerToken(Scope.CAMPAIGNS)
 operator = BearerToken(Scope.NODES, Scope.UPLOAD, Scope.CAMPAIGNS)
 approver = BearerToken(Scope.APPROVE)
 auditor = BearerToken(Scope.AUDIT)
-administrator = BearerToken(Scope.ADMIN)
 
 
 def token_of(request: HttpRequest) -> ApiToken:

@@ -57,7 +57,7 @@ PERMISSIONS: dict[Scope, Permission] = {
             "Make, change and deactivate users",
             "Revoke tokens of others",
             "Unlock who failed to log in",
-            "Add, set up and remove network servers",
+            "Add and set up network servers, and register the nodes that they know",
         ),
     ),
 }

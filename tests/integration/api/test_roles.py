@@ -50,7 +50,7 @@ ENDPOINTS = {
     ("GET", "/network-servers"): (Scope.READ, 200),
     ("POST", "/network-servers"): (Scope.ADMIN, 422),
     ("GET", "/network-servers/{server_id}"): (Scope.READ, 404),
-    ("PATCH", "/network-servers/{server_id}"): (Scope.ADMIN, 404),
+    ("PATCH", "/network-servers/{server_id}"): (Scope.ADMIN, 422),
     ("DELETE", "/network-servers/{server_id}"): (Scope.ADMIN, 404),
     ("POST", "/network-servers/{server_id}/check"): (Scope.NODES, 404),
     ("POST", "/network-servers/{server_id}/setup"): (Scope.ADMIN, 404),
@@ -79,7 +79,6 @@ def test_an_operation_answers_a_role_as_the_table_says(call: Caller, method: str
     response = call(role, method, concrete(path), {} if method == "POST" else None)
     expected = 401 if role is None else status if reaches(role, needed.role) else 403
     assert response.status_code == expected, response.getvalue()
-
     if expected >= 400:
         assert response["Content-Type"] == "application/problem+json"
         assert response.json()["status"] == expected

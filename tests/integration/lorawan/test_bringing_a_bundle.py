@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import grpc
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from devices.links import link_for
@@ -163,6 +165,9 @@ def test_a_cancel_reaches_the_queue_though_chirpstack_was_away(scene: Scene) -> 
 def test_a_kill_between_queueing_and_writing_it_down_sends_no_number_twice(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scene.radio.rate = 1  # many small fragments, so that there are refills to kill
+    scene.radio.uplink()
+    feed_lorawan()
     delivery = scene.offer(BUNDLE)
     scene.run(lambda: len(scene.radio.seen_numbers) > 2)
 
@@ -173,7 +178,7 @@ def test_a_kill_between_queueing_and_writing_it_down_sends_no_number_twice(
         raise Killed
 
     kills = 0
-    while kills < 3:
+    for _ in range(30):
         scene.radio.uplink()
         monkeypatch.setattr(feeder, "_settle", killed)
         try:
@@ -182,6 +187,7 @@ def test_a_kill_between_queueing_and_writing_it_down_sends_no_number_twice(
             kills += 1
             LoRaWanDevice.objects.update(leased_until=None, due_at=timezone.now())  # the lease has ended
         monkeypatch.undo()
+    assert kills >= 3
     scene.run(lambda: state(delivery) == "delivered")
     numbers = [number_of(item.data) for item in scene.far_end.enqueued if number_of(item.data) is not None]
     assert len(numbers) == len(set(numbers))
@@ -263,3 +269,27 @@ def test_events_that_were_worked_off_are_dropped_a_day_later(scene: Scene) -> No
     assert intake.prune(now=timezone.now()) == 0
     assert intake.prune(now=timezone.now() + 2 * intake.KEEP) > 0
     assert not NetworkEvent.objects.exists()
+
+
+def test_two_workers_side_by_side_send_nothing_twice(scene: Scene) -> None:
+    delivery = scene.offer(BUNDLE)
+    scene.run(lambda: len(scene.radio.seen_numbers) > 2)
+
+    def work() -> None:
+        try:
+            feed_lorawan()
+        finally:
+            connection.close()
+
+    for _ in range(12):
+        scene.radio.uplink()
+        workers = [threading.Thread(target=work) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    scene.run(lambda: state(delivery) == "delivered")
+    numbers = [number_of(item.data) for item in scene.far_end.enqueued if number_of(item.data) is not None]
+    assert len(numbers) == len(set(numbers))
+    assert FragmentSession.objects.get(delivery=delivery).restarts == 0
+    assert scene.events().count("delivered") == 1

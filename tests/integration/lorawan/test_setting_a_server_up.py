@@ -173,10 +173,11 @@ def test_the_command_checks_sets_up_and_discovers(server: NetworkServer, far_end
 
 
 Call = Callable[..., Any]
+HERE = {"event_base_url": "https://fleet.example.com"}
 
 
 def test_an_admin_keeps_servers_over_the_api_and_nobody_reads_their_secrets(call: Call, far_end: FarEnd) -> None:  # noqa: F811
-    body = {"name": "plant", "target": far_end.target, "token": TOKEN, "event_secret": "sixteen letters!"}
+    body = {"name": "plant", "target": far_end.target, "token": TOKEN, "event_secret": "sixteen letters!"} | HERE
     for role in ("viewer", "operator", "approver"):
         assert call(role, "POST", "/network-servers", body).status_code == 403
     made = call("admin", "POST", "/network-servers", body)
@@ -215,21 +216,22 @@ def test_an_admin_keeps_servers_over_the_api_and_nobody_reads_their_secrets(call
         ({"event_secret": "short"}, "event_secret"),
         ({"tenant_id": "7"}, "tenant_id"),
         ({"event_base_url": "ftp//x"}, "event_base_url"),
+        ({"event_base_url": ""}, "event_base_url"),
         ({"name": "with space"}, "name"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_field(call: Call, change: dict[str, str], field: str) -> None:  # noqa: F811
-    body = {"name": "plant", "target": "host:8080", "token": TOKEN} | change
+    body = {"name": "plant", "target": "host:8080", "token": TOKEN} | HERE | change
     answer = call("admin", "POST", "/network-servers", body)
     assert answer.status_code == 422
     assert answer.json()["field"] == field
     assert not NetworkServer.objects.exists()
 
 
-def test_a_server_that_is_down_is_a_bad_gateway(call: Call) -> None:  # noqa: F811
-    made = call("admin", "POST", "/network-servers", {"name": "gone", "target": "127.0.0.1:1", "token": TOKEN})
+def test_a_server_that_is_down_is_said_so_over_the_api(call: Call) -> None:  # noqa: F811
+    made = call("admin", "POST", "/network-servers", {"name": "gone", "target": "127.0.0.1:1", "token": TOKEN} | HERE)
     answer = call("admin", "POST", f"/network-servers/{made.json()['id']}/setup")
-    assert answer.status_code == 502
+    assert answer.status_code == 409
     assert answer.json()["field"] == "target"
 
 
