@@ -17,6 +17,7 @@ SECTIONS = {
     "node": "nodes",
     "campaign": "campaigns",
     "version": "models",
+    "patch": "patches",
     "server": "servers",
     "status": "status",
     "audit": "audit",

@@ -19,6 +19,7 @@ class _Sum:
     nodes: int = 0
     frames: int = 0
     bytes: int = 0
+    bytes_full: int = 0
     airtime_s: float = 0.0
     hours: float = 0.0
     energy_j: float | None = None
@@ -40,12 +41,16 @@ class Costs:
         self._links: defaultdict[str, _Sum] = defaultdict(_Sum)
         self._gateways: defaultdict[str, _Gateway] = defaultdict(_Gateway)
 
-    def add(self, *, link: str, profile: HardwareProfile, size: int, radio: RadioFacts | None, nodes: int) -> Estimate:
+    def add(
+        self, *, link: str, profile: HardwareProfile, size: int, full: int, radio: RadioFacts | None, nodes: int
+    ) -> Estimate:
+        """`nodes` nodes that get `size` bytes each, `full` without a patch."""
         estimate = link_for(link).estimate(profile=profile, size=size, radio=radio)
         total = self._links[link]
         total.nodes += nodes
         total.frames += nodes * estimate.frames
         total.bytes += nodes * size
+        total.bytes_full += nodes * full
         total.airtime_s += nodes * estimate.airtime_s
         total.hours = max(total.hours, estimate.hours)
         if estimate.energy_j is not None:
@@ -74,6 +79,7 @@ class Costs:
                     "nodes": total.nodes,
                     "frames": total.frames,
                     "bytes": total.bytes,
+                    "bytes_full": total.bytes_full,
                     "airtime_s": round(total.airtime_s, 1),
                     "hours": round(total.hours, 3),
                     "energy_j": None if total.energy_j is None else round(total.energy_j, 1),

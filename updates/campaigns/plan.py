@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.db import connection, transaction
 
@@ -75,6 +76,7 @@ def create_campaign(
     actor: str,
     now: datetime,
     idempotency_key: str | None = None,
+    time_zone: str = "UTC",
     offer_timeout_s: int = 3 * 24 * 3600,
     progress_timeout_s: int = 24 * 3600,
 ) -> Campaign:
@@ -91,14 +93,15 @@ def create_campaign(
         name=name,
         version=version,
         node_filter=node_filter,
-        gate=_checked_gate(gate),
+        gate=checked_gate(gate),
         starts_at=starts_at,
+        time_zone=checked_zone(time_zone),
         created_by=actor,
         idempotency_key=idempotency_key or None,
         offer_timeout_s=offer_timeout_s,
         progress_timeout_s=progress_timeout_s,
     )
-    members = list(_members(campaign, images, now=now))
+    members = list(members_of(campaign, images, now=now))
     if not members:
         raise PlanRefused("node_filter", f"No node matches {node_filter!r}.", "Widen the filter.")
     store_plan(campaign=campaign, members=members, waves=waves, now=now)
@@ -115,7 +118,8 @@ def new_campaign(**fields: Any) -> Campaign:
     )
 
 
-def _checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+def checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy. Raises PlanRefused for what the gate cannot read."""
     try:
         GatePolicy.read(gate)
     except ValueError as error:
@@ -123,7 +127,15 @@ def _checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
     return dict(gate)
 
 
-def _members(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> Iterator[Member]:
+def checked_zone(name: str) -> str:
+    """Raises PlanRefused for a name that the IANA database does not know."""
+    if name not in available_timezones():
+        raise PlanRefused("time_zone", f"{name!r} is no time zone.", "Give an IANA name such as Europe/Berlin or UTC.")
+    return name
+
+
+def members_of(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> Iterator[Member]:
+    """Each node that the campaign's filter matches now, with its image or the reason for none. Raises QueryError."""
     profiles = HardwareProfile.objects.in_bulk()
     firmware = FirmwareBuild.objects.in_bulk()
     choices: dict[NodeKind, Choice] = {}
@@ -263,7 +275,9 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
             pending.add((base_digest, image_id, profile_id, link, method))
         bases[base_digest]["nodes"] += nodes
         bases[base_digest]["full_bytes"] = image.size
-        estimate = costs.add(link=link, profile=profiles[profile_id], size=size, radio=radio, nodes=nodes)
+        estimate = costs.add(
+            link=link, profile=profiles[profile_id], size=size, full=image.size, radio=radio, nodes=nodes
+        )
         totals["bytes_full"] += nodes * image.size
         totals["bytes_sent"] += nodes * size
         totals["frames"] += nodes * estimate.frames

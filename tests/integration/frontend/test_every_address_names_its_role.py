@@ -14,6 +14,7 @@ from fleet.accounts.permissions import Scope, reaches
 from fleet.accounts.services import issue_token
 from tests import factories
 from tests.integration.frontend.conftest import Fleet
+from updates.models import Patch
 
 EVERYBODY = None
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -34,9 +35,13 @@ ADDRESSES: dict[str, tuple[str, Role | None]] = {
     "node": ("GET", Scope.READ.role),
     "versions": ("GET", Scope.READ.role),
     "version": ("GET", Scope.READ.role),
+    "version-compare": ("GET", Scope.READ.role),
+    "patches": ("GET", Scope.READ.role),
+    "patch-build-again": ("POST", Scope.UPLOAD.role),
     "version-upload": ("GET", Scope.UPLOAD.role),
     "campaigns": ("GET", Scope.READ.role),
     "campaign-new": ("GET", Scope.CAMPAIGNS.role),
+    "campaign-filter": ("GET", Scope.READ.role),
     "campaign": ("GET", Scope.READ.role),
     "campaign-plan": ("GET", Scope.READ.role),
     "campaign-halt": ("POST", Scope.CAMPAIGNS.role),
@@ -82,12 +87,14 @@ def test_every_address_has_declared_its_role() -> None:
 def concrete(name: str, fleet: Fleet) -> str:
     user = User.objects.create(username=f"subject of {name}")
     token, _ = issue_token(user=user, name="ci", role=Role.VIEWER, actor="test")
+    patch = Patch.objects.first() or factories.make_patch(fleet.version, factories.make_version())
     lock = Throttle.objects.create(key=name, rule="login-user", address="192.0.2.1", since=NOW)
     values = {
         "<int:node_id>": fleet.nodes["confirmed"].pk,
         "<int:version_id>": fleet.version.pk,
         "<int:campaign_id>": fleet.draft.pk if name == "campaign-plan" else fleet.campaign.pk,
         "<slug:action>": "roll-back",
+        "<int:patch_id>": patch.pk,
         "<int:user_id>": user.pk,
         "<int:token_id>": token.pk,
         "<int:throttle_id>": lock.pk,

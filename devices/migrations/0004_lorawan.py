@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('devices', '0002_database_guards'),
+        ('devices', '0003_saved_views'),
     ]
 
     operations = [
