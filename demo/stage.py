@@ -170,8 +170,11 @@ class Stage:
     def wait_for_status(self, state: Path) -> None:
         """Until both simulators have written what their nodes hold now, not a second ago."""
         called = time.time()
-        for path in state.glob("*/status.json"):
-            wait_until(lambda path=path: path.stat().st_mtime > called + 0.5, within_s=30, what=f"{path}")  # type: ignore[misc]
+
+        def written() -> bool:
+            return all(path.stat().st_mtime > called + 0.5 for path in state.glob("*/status.json"))
+
+        wait_until(written, within_s=30, what="the simulators' status")
 
     def close(self) -> None:
         self.supervisor.stop()

@@ -120,14 +120,17 @@ def _events(server: NetworkServer, now: datetime) -> Iterator[Finding]:
 
 def _silent_nodes(server: NetworkServer, client: ChirpStack) -> Iterator[Finding]:
     unheard = Node.objects.filter(lorawan__server=server, radio=None).order_by("pk")
+    with_keys, without = [], []
     for dev_eui in unheard.values_list("endpoint", flat=True)[:SILENT_EXAMPLES]:
-        if client.is_activated(dev_eui):
-            continue
-        if client.has_keys(dev_eui):
-            message, fix = "It has keys and has not joined yet.", "Switch it on within reach of a gateway."
-        else:
-            message, fix = "It has neither keys nor an activation.", "Enter its keys in ChirpStack."
-        yield Finding("warning", f"device {dev_eui}", message, fix)
+        if not client.is_activated(dev_eui):
+            (with_keys if client.has_keys(dev_eui) else without).append(dev_eui)
+    for devices, message, fix in (
+        (with_keys, "has keys and has not joined yet", "Switch it on within reach of a gateway."),
+        (without, "has neither keys nor an activation", "Enter its keys in ChirpStack."),
+    ):
+        if devices:
+            others = f"; so have {len(devices) - 1} more of the first {SILENT_EXAMPLES} unheard" if devices[1:] else ""
+            yield Finding("warning", f"device {devices[0]}", f"It {message}{others}.", fix)
     if count := LoRaWanDevice.objects.filter(server=server).count():
         yield Finding("good", "nodes", f"{count} node(s) are reached through this server.")
     else:
