@@ -18,6 +18,14 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 from django.db.models import Q
 
+from devices.links.lorawan.models import (  # noqa: F401 - Django looks for models here
+    CommandExchange,
+    FragmentSession,
+    LoRaWanDevice,
+    NetworkEvent,
+    NetworkServer,
+    NodeRadio,
+)
 from fleet.blobs.models import Blob
 
 HEX_DIGEST = "^[0-9a-f]{64}$"
@@ -195,6 +203,9 @@ class UnknownEndpoint(models.Model):
     link = models.CharField(max_length=16, choices=LinkKind.choices)
     endpoint = models.CharField(max_length=64)
     address = models.CharField(max_length=64, blank=True)
+    missing = models.CharField(
+        max_length=200, blank=True, db_default="", help_text="what it takes to register it, where the link knows"
+    )
     attempts = models.PositiveIntegerField(default=1)
     first_seen_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()

@@ -10,6 +10,8 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from devices.api import nodes as nodes_router
 from devices.api import router as devices_router
 from devices.labels import LabelError
+from devices.links.lorawan.chirpstack import ChirpStackError
+from devices.network_api import router as network_router
 from devices.query import QueryError
 from devices.registration import RegistrationRefused
 from devices.relabelling import SelectionChanged
@@ -49,6 +51,7 @@ api.add_router("/attention", attention_router)
 api.add_router("/patches", patches_router)
 api.add_router("/tokens", tokens_router)
 api.add_router("/audit", audit_router)
+api.add_router("/network-servers", network_router)
 
 
 @api.exception_handler(ValidationError)
@@ -141,4 +144,10 @@ def _view_refused(request: HttpRequest, error: ViewRefused) -> HttpResponse:
 
 @api.exception_handler(AccountRefused)
 def _account_refused(request: HttpRequest, error: AccountRefused) -> HttpResponse:
+    return problem(409, str(error), field=error.field, fix=error.fix)
+
+
+@api.exception_handler(ChirpStackError)
+def _chirpstack_error(request: HttpRequest, error: ChirpStackError) -> HttpResponse:
+    # Not 502: this server answers, and says what stands in its way.
     return problem(409, str(error), field=error.field, fix=error.fix)

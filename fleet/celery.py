@@ -23,6 +23,7 @@ def wake_workers(sender: Celery, **kwargs: object) -> None:
         "updates.tasks.drain_link_events",
         "updates.tasks.build_due",
         "updates.tasks.build_patches_due",
+        "devices.tasks.feed_lorawan",
     ):
         # A wake-up that waited behind a long build says nothing that a newer one does not say.
         sender.add_periodic_task(settings.TICK_SECONDS, sender.signature(name), name=name, expires=10)

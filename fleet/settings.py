@@ -205,9 +205,11 @@ LWM2M_PORT = int(os.environ.get("LWM2M_PORT", "5683"))
 # The address that nodes are told to pull from; behind a load balancer it is not the one that is bound.
 LWM2M_PUBLIC = os.environ.get("LWM2M_PUBLIC", "")
 
+# Longest wait for one call to ChirpStack, real seconds.
+CHIRPSTACK_TIMEOUT_S = float(os.environ.get("CHIRPSTACK_TIMEOUT_S", "5"))
 # Who may read /metrics: a bearer of this token. Without one it is served in DEBUG only.
 METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
-# The address that people and CI use, such as https://fleet.example.com.
+# The address that people, CI and ChirpStack use, such as https://fleet.example.com.
 PUBLIC_URL = os.environ.get("PUBLIC_URL", "")
 
 LOGGING = logging_settings(os.environ.get("LOG_LEVEL", "INFO"))

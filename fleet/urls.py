@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from devices.links.lorawan.events import receive
 from fleet.api import api
 
 urlpatterns = [
@@ -15,6 +16,7 @@ urlpatterns = [
     path("admin/password_change/", RedirectView.as_view(pattern_name="account")),
     path("admin/", admin.site.urls),
     path("api/v1/", api.urls),
+    path("links/lorawan/<int:server_id>/events", receive, name="lorawan-events"),
     path("", include("fleet.status.urls")),
     path("", include("frontend.urls")),
 ]

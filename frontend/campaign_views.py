@@ -19,7 +19,8 @@ from frontend import campaign_pages, pages, plan_pages, selectors
 from frontend.access import demand, signed_in
 from frontend.templatetags.fleet_format import format_bytes, format_time
 from updates import selectors as updates
-from updates.campaigns import actions, costs, rollback
+from updates.campaigns import actions, rollback
+from updates.campaigns.plan_warnings import plan_warnings
 from updates.models import Campaign
 from updates.states import CampaignState
 
@@ -62,7 +63,7 @@ def plan(request: HttpRequest, campaign_id: int) -> HttpResponse:
         "calendar": plan_pages.plan_calendar(campaign.plan, campaign=campaign, start=start or timezone.now()),
         "starts_now": start is None,
         "changes": plan_pages.changes(campaign.plan, campaign),
-        "warnings": costs.warnings(campaign.plan, campaign.gate) if campaign.state == CampaignState.DRAFT else [],
+        "warnings": plan_warnings(campaign.plan, campaign.gate) if campaign.state == CampaignState.DRAFT else [],
         "verdict": campaign_pages.plan_verdict(campaign),
         "draft": campaign.state == CampaignState.DRAFT,
         "approved": bool(campaign.approved_hash) and campaign.approved_hash == campaign.plan_hash,

@@ -18,6 +18,7 @@ SECTIONS = {
     "campaign": "campaigns",
     "version": "models",
     "patch": "patches",
+    "server": "servers",
     "status": "status",
     "audit": "audit",
     "user": "users",

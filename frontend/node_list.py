@@ -18,7 +18,7 @@ from updates.states import OPEN_STATES, NodeUpdateState
 
 PAGE = 50
 # One-to-one rows that the list shows besides the node itself.
-BESIDE = ("profile", "presence")
+BESIDE = ("profile", "presence", "radio")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from devices.models import Node, NodePresence
-from frontend.node_list import BESIDE, radio_of
+from frontend.node_list import BESIDE
+from frontend.radio import Radio, radio_of
 from frontend.selectors import silent
 from frontend.svg import MemoryBar
 from frontend.timeline import TimelinePage, timeline
@@ -33,7 +34,7 @@ class Slot:
 class NodePage:
     node: Node
     presence: NodePresence | None
-    radio: Any
+    radio: Radio | None
     health: list[tuple[str, str]]
     health_at: datetime | None
     slots: list[Slot]

@@ -168,6 +168,7 @@ def _node(request: HttpRequest, node_id: int, form: DescribeForm | None = None) 
         "node": page.node,
         "reason": reasons.why(page),
         "chain": reasons.chain(page),
+        "radio": page.radio,
         "timeline": page.timeline,
         "kinds": _kinds(request),
         "first": before is None,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from frontend import builder_views, campaign_views, many_nodes_views, model_views, node_views, views
+from frontend import (
+    builder_views,
+    campaign_views,
+    many_nodes_views,
+    model_views,
+    network_views,
+    node_views,
+    views,
+)
 
 urlpatterns = [
     path("", include("frontend.account_urls")),
@@ -27,6 +35,10 @@ urlpatterns = [
     path("models/<int:version_id>/", model_views.version, name="version"),
     path("patches/", model_views.patches, name="patches"),
     path("patches/<int:patch_id>/build-again/", model_views.build_patch_again, name="patch-build-again"),
+    path("network-servers/", network_views.servers, name="servers"),
+    path("network-servers/new/", network_views.edit, name="server-new"),
+    path("network-servers/<int:server_id>/", network_views.edit, name="server-edit"),
+    path("network-servers/<int:server_id>/<slug:action>/", network_views.act, name="server-action"),
     path("campaigns/", campaign_views.campaigns, name="campaigns"),
     path("campaigns/new/", builder_views.new, name="campaign-new"),
     path("campaigns/new/count/", builder_views.filter_count, name="campaign-filter"),

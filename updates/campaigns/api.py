@@ -59,7 +59,7 @@ class CampaignIn(Strict):
     """percent is cumulative. The same idempotency_key gives the same campaign again. `docs/campaigns.md` explains the terms.
     time_zone (an IANA name) is the one in which people are shown its times.
 
-    limits: most open updates at once, by `campaign`, `wave` and `site`. windows: `transfer` and `activation` (lists of
+    limits: most open updates at once, by `campaign`, `wave`, `site` and `gateway`. windows: `transfer` and `activation` (lists of
     {rrule, start, end, from}, local time of each node) and `blackout` (list of {from, to}, dates).
     """
 

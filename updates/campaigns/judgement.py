@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from devices.models import UNPROVED, LinkEvent, LinkEventKind, LinkKind
+from devices.models import UNPROVED, LinkEvent, LinkEventKind
 from devices.wire import NodeState, StateReport
 from updates.causes import RETRYABLE
 from updates.models import Method, NodeUpdate
@@ -91,7 +91,7 @@ def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held:
         return Step(NodeUpdateState.CONFIRMED, node) if back else None
     own_sequence = report.sequence_low == update.campaign.sequence & 0xFF
     if report.state == NodeState.CONFIRMED:
-        return _judge_success(report, update, target=target, held=held) if own_sequence else None
+        return _judge_success(target=target, held=held) if own_sequence else None
     to_state = REPORTED.get(report.state)
     if to_state is None:
         return None
@@ -108,9 +108,8 @@ def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held:
     return Step(to_state, node, cause=report.cause.label, sources=sources)
 
 
-def _judge_success(report: StateReport, update: NodeUpdate, *, target: str, held: str) -> Step:
-    """Success is what the node runs, not what it says. NB-IoT reads the whole digest before each such report."""
-    proved = held == target if update.node.link == LinkKind.NBIOT else report.active_prefix.hex() == target[:8]
-    if proved:
+def _judge_success(*, target: str, held: str) -> Step:
+    """Success is what the node runs, not what it says: links read the whole digest before each such report."""
+    if held == target:
         return Step(NodeUpdateState.CONFIRMED, Actor.NODE)
     return Step(NodeUpdateState.FAILED, Actor.NODE, cause="claims-success")

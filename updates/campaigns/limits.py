@@ -15,7 +15,7 @@ from updates.states import OPEN_STATES
 
 # Groups of nodes by name: where the group of a node is read, as a lookup from Node. All campaigns count in a group: its
 # radio does not know whose bytes it carries. Nodes with an empty group are not limited by it.
-GROUPS: dict[str, str] = {"site": "site"}
+GROUPS: dict[str, str] = {"site": "site", "gateway": "radio__gateway_id"}
 LIMITS = ("campaign", "wave", *GROUPS)
 HIGHEST = 1_000_000
 # No campaign has this number: the lock under which places in groups are counted and taken.
@@ -60,7 +60,7 @@ class Room:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, _GROUPS_LOCK])
         for name in self.groups:
             lookup = f"node__{GROUPS[name]}"
-            opened = NodeUpdate.objects.filter(state__in=OPEN_STATES).exclude(**{lookup: ""}).values_list(lookup)
+            opened = NodeUpdate.objects.filter(state__in=OPEN_STATES, **{f"{lookup}__gt": ""}).values_list(lookup)
             self._taken[name] = Counter(dict(opened.annotate(number=Count("id"))))
 
     def enter_wave(self, *, open_in_wave: int) -> None:

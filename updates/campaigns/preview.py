@@ -10,10 +10,10 @@ from typing import Any
 
 from devices.models import HardwareProfile
 from devices.query.language import MAXIMUM_LENGTH
-from updates.campaigns import costs
 from updates.campaigns import waves as wave_assignment
 from updates.campaigns.eligibility import images_of
 from updates.campaigns.plan import Member, PlanRefused, checked_gate, members_among, summarize
+from updates.campaigns.plan_warnings import plan_warnings
 from updates.models import Campaign, ModelVersion, Wave
 from updates.node_filter import nodes_matching
 
@@ -64,7 +64,7 @@ def preview(
     return Preview(
         plan=campaign.plan,
         refused=_refused(members, node_filter),
-        warnings=costs.warnings(campaign.plan, campaign.gate),
+        warnings=plan_warnings(campaign.plan, campaign.gate),
     )
 
 

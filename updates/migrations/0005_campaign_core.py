@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('devices', '0004_node_time_zone'),
+        ('devices', '0005_node_time_zone'),
         ('updates', '0004_campaign_moves'),
     ]
 

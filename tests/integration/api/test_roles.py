@@ -59,6 +59,14 @@ ENDPOINTS = {
     ("DELETE", "/tokens/{token_id}"): (Scope.READ, 404),
     ("GET", "/audit"): (Scope.AUDIT, 200),
     ("GET", "/audit/export.{kind}"): (Scope.AUDIT, 200),
+    ("GET", "/network-servers"): (Scope.READ, 200),
+    ("POST", "/network-servers"): (Scope.ADMIN, 422),
+    ("GET", "/network-servers/{server_id}"): (Scope.READ, 404),
+    ("PATCH", "/network-servers/{server_id}"): (Scope.ADMIN, 422),
+    ("DELETE", "/network-servers/{server_id}"): (Scope.ADMIN, 404),
+    ("POST", "/network-servers/{server_id}/check"): (Scope.NODES, 404),
+    ("POST", "/network-servers/{server_id}/setup"): (Scope.ADMIN, 404),
+    ("POST", "/network-servers/{server_id}/discover"): (Scope.ADMIN, 404),
 }
 
 

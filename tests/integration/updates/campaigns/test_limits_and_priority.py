@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
+from devices.links.lorawan.models import NodeRadio
 from devices.models import Delivery, Node
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns import actions, engine, work
@@ -66,6 +67,17 @@ def test_the_limit_of_a_site_counts_the_updates_of_every_campaign(scene: Scene) 
     scene.tick(first)
     scene.tick(second)
     assert (open_at("hall-1"), scene.tallies(second)) == (3, {"planned": 5})
+
+
+def test_a_gateway_has_no_more_open_updates_than_the_limit(scene: Scene) -> None:
+    for index, node in enumerate(scene.fleet[:8]):
+        NodeRadio.objects.create(
+            node=node, at=scene.now, region="EU868", data_rate=5, gateway_id=f"gw-{index % 2}", frame_counter=1
+        )
+    scene.tick(scene.campaign(limits={"gateway": 3}), times=2)
+    opened = NodeUpdate.objects.filter(state__in=OPEN_STATES)
+    assert [opened.filter(node__radio__gateway_id=one).count() for one in ("gw-0", "gw-1")] == [3, 3]
+    assert opened.filter(node__radio=None).count() == 2, "no gateway is known for these"
 
 
 def halves(scene: Scene) -> list[str]:
@@ -214,7 +226,7 @@ def test_the_plan_says_which_campaigns_want_its_nodes_and_who_goes_first(scene: 
 @pytest.mark.parametrize(
     ("terms", "field", "message"),
     [
-        ({"limits": {"hall": 3}}, "limits.hall", "is unknown; known are campaign, site, wave"),
+        ({"limits": {"hall": 3}}, "limits.hall", "is unknown; known are campaign, gateway, site, wave"),
         ({"limits": {"site": 0}}, "limits.site", "is 0; give a whole number from 1"),
         ({"priority": 101}, "priority", "Give a whole number from 0 to 100"),
         ({"maximum_attempts": 0}, "maximum_attempts", "from 1 to 10"),

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('devices', '0003_saved_views'),
+        ('devices', '0004_lorawan'),
     ]
 
     operations = [
