@@ -65,6 +65,8 @@ RETRYABLE = frozenset(
         "flash-failure",
         "bad-digest",
         "patch-invalid",
+        "no-session",
+        "session-lost",
         "object5-result-3",
         "object5-result-4",
         "object5-result-5",
