@@ -43,7 +43,8 @@ def read(document: Mapping[str, Any]) -> RuntimeReport:
     footprint = _object(document, "memory_footprint")
     tools = _list(_object(document, "environment"), "tools", where="environment.tools")
     tool = tools[0] if tools and isinstance(tools[0], dict) else {}
-    model = tool.get("input_model") if isinstance(tool.get("input_model"), dict) else {}
+    given = tool.get("input_model")
+    model: dict[str, Any] = given if isinstance(given, dict) else {}
     files = model.get("model_files") or [{}]
     buffers = {one["id"]: one for one in _list(document, "buffers") if isinstance(one, dict) and "id" in one}
     weights_bytes = _size(footprint, "weights")

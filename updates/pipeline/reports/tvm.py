@@ -46,9 +46,9 @@ def read(document: Mapping[str, Any]) -> RuntimeReport:
     )
 
 
-def _processor(target: object) -> str:
+def _processor(target: Any) -> str:
     """`-mcpu` of the target strings, empty where there is none."""
-    text = " ".join(str(value) for value in (target.values() if isinstance(target, dict) else target or []))
+    text = " ".join(str(value) for value in (target.values() if isinstance(target, dict) else target or ()))
     _, found, rest = text.partition("-mcpu=")
     return rest.split()[0].strip("'\"],") if found and rest.split() else ""
 
