@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import structlog
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
-from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from devices.api import nodes as nodes_router
 from devices.api import router as devices_router
 from devices.query import QueryError
 from devices.registration import RegistrationRefused
+from fleet.accounts.api import router as tokens_router
+from fleet.accounts.audit_api import router as audit_router
+from fleet.accounts.authentication import TooManyBadTokens
+from fleet.accounts.services import AccountRefused
+from fleet.openapi import DescribedApi
 from fleet.problems import problem
 from updates.api import router as updates_router
 from updates.campaigns.actions import ActionRefused
@@ -17,7 +23,9 @@ from updates.campaigns.api import router as campaigns_router
 from updates.campaigns.plan import PlanRefused
 from updates.services import UploadConflict, UploadRefused
 
-api = NinjaAPI(
+_log = structlog.get_logger(__name__)
+
+api = DescribedApi(
     title="Modelfleet",
     version="1",
     urls_namespace="api",
@@ -28,6 +36,8 @@ api.add_router("", updates_router)
 api.add_router("", devices_router)
 api.add_router("/nodes", nodes_router)
 api.add_router("/campaigns", campaigns_router)
+api.add_router("/tokens", tokens_router)
+api.add_router("/audit", audit_router)
 
 
 @api.exception_handler(ValidationError)
@@ -43,6 +53,25 @@ def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
 def _unauthenticated(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
     response = problem(401, "No live token came with this request.", fix="Send Authorization: Bearer <token>.")
     response["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+@api.exception_handler(TooManyBadTokens)
+def _too_many(request: HttpRequest, error: TooManyBadTokens) -> HttpResponse:
+    response = problem(
+        429,
+        f"Too many requests from this address carried a token that is not live; try again in {error.retry_after_s} s.",
+        fix="Give whatever sends them a live token.",
+    )
+    response["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+@api.exception_handler(OperationalError)
+def _unavailable(request: HttpRequest, error: OperationalError) -> HttpResponse:
+    _log.error("database_unavailable", exc_info=error)
+    response = problem(503, "The database does not answer.", fix="Try again in a few seconds.")
+    response["Retry-After"] = "5"
     return response
 
 
@@ -80,3 +109,8 @@ def _plan_refused(request: HttpRequest, error: PlanRefused) -> HttpResponse:
 @api.exception_handler(ActionRefused)
 def _action_refused(request: HttpRequest, error: ActionRefused) -> HttpResponse:
     return problem(409, str(error), fix=error.fix)
+
+
+@api.exception_handler(AccountRefused)
+def _account_refused(request: HttpRequest, error: AccountRefused) -> HttpResponse:
+    return problem(409, str(error), field=error.field, fix=error.fix)

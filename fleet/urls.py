@@ -10,5 +10,6 @@ from fleet.api import api
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", api.urls),
+    path("", include("fleet.status.urls")),
     path("", include("frontend.urls")),
 ]

@@ -24,7 +24,7 @@ class NodeFilterForm(forms.Form):
     after = forms.IntegerField(required=False, min_value=0)
 
 
-class _StyledForm(forms.Form):
+class StyledForm(forms.Form):
     """Gives each widget the class of the style sheet, and marks those that hold an error."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -40,7 +40,7 @@ class _StyledForm(forms.Form):
             self.fields[field].widget.attrs["aria-invalid"] = "true"
 
 
-class UploadForm(_StyledForm):
+class UploadForm(StyledForm):
     family_name = forms.SlugField(
         label="Model family", max_length=64, help_text="Letters, digits and hyphens. A new name makes a new family."
     )
@@ -84,7 +84,7 @@ class VersionChoice(forms.ModelChoiceField):
 _POLICY = GatePolicy()
 
 
-class CampaignForm(_StyledForm):
+class CampaignForm(StyledForm):
     name = forms.CharField(max_length=100)
     version = VersionChoice(ModelVersion.objects.none(), help_text="Versions that are built and validated.")
     node_filter = forms.CharField(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.views import LogoutView
-from django.urls import path
+from django.urls import include, path
 
 from frontend import campaign_views, views
 
 urlpatterns = [
-    path("login/", views.Login.as_view(), name="login"),
-    path("logout/", LogoutView.as_view(), name="logout"),
+    path("", include("frontend.account_urls")),
     path("", views.fleet, name="fleet"),
     path("nodes/", views.nodes, name="nodes"),
     path("nodes/count/", views.node_count, name="node-count"),

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.contrib.auth.views import LoginView
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -24,11 +23,6 @@ from updates import selectors as updates
 from updates import services
 from updates.models import ModelVersion
 from updates.states import VersionState
-
-
-class Login(LoginView):
-    template_name = "frontend/login.html"
-    redirect_authenticated_user = True
 
 
 @require_GET

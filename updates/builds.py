@@ -21,6 +21,8 @@ from devices.models import HardwareProfile, KnownImage
 from devices.services import PrefixClash, register_image
 from fleet.audit.models import record
 from fleet.blobs.models import load, store
+from fleet.operations.services import observe
+from fleet.operations.stopwatch import Stopwatch
 from updates import models
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline import build as pipeline
@@ -92,7 +94,10 @@ def _build(version: ModelVersion, now: datetime) -> None:
     # The number of the attempt fences: a worker that lost its lease writes to no row.
     mine = ModelVersion.objects.filter(pk=version.pk, state=VersionState.BUILDING, attempts=version.attempts)
 
+    stopwatch = Stopwatch(lambda stage, seconds: observe("build_seconds", stage, seconds))
+
     def report_progress(stage: str, fraction: float) -> None:
+        stopwatch.begin(stage)
         mine.update(stage=stage, progress_percent=round(100 * fraction))
 
     began = time.monotonic()

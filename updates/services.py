@@ -14,6 +14,8 @@ from django.db.models import F, Q
 
 from fleet.audit.models import record
 from fleet.blobs.models import load, store
+from fleet.operations.services import observe
+from fleet.operations.wakeups import wake
 from updates.builds import LEASE, MAXIMUM_ATTEMPTS
 from updates.models import ModelFamily, ModelImage, ModelVersion, Patch
 from updates.patches.codec import PatchFailed, build_patch
@@ -109,6 +111,7 @@ def upload_version(
                 **{field: store(data) for field, data in files.items()},
             )
             record(actor=actor, action="version.uploaded", subject=version, after={"digest": digest})
+            wake("updates.tasks.build_due")
     except IntegrityError:
         # Another process stored the same name or the same files at the same moment.
         if existing := _existing(family_name, version_name, digest):
@@ -200,6 +203,7 @@ def _build_patch(patch: Patch) -> None:
     took_ms = round(1000 * (time.monotonic() - began))
     with transaction.atomic():
         blob = store(built.payload)
+        observe("build_seconds", "patch", took_ms / 1000)
         mine.update(
             state=PatchState.READY, codec=int(built.codec), blob=blob, build_ms=took_ms, lease_until=None, failure=""
         )

@@ -13,12 +13,18 @@ class AuditEntry(models.Model):
     actor = models.CharField(max_length=150)
     action = models.CharField(max_length=64)
     object_type = models.CharField(max_length=64)
-    object_id = models.CharField(max_length=64)
+    object_id = models.CharField(max_length=64, blank=True)
+    # What the object was called then.
+    object_name = models.CharField(max_length=200, blank=True)
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
 
     class Meta:
-        indexes = [models.Index(fields=["object_type", "object_id", "-id"], name="audit_by_object")]
+        indexes = [
+            models.Index(fields=["object_type", "object_id", "-id"], name="audit_by_object"),
+            models.Index(fields=["actor", "-id"], name="audit_by_actor"),
+            models.Index(fields=["action", "-id"], name="audit_by_action"),
+        ]
         verbose_name_plural = "audit entries"
 
     def __str__(self) -> str:
@@ -33,12 +39,17 @@ def record(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> AuditEntry:
-    """Writes within the caller's transaction, so that an action and its entry stand or fall together."""
+    """Writes within the caller's transaction, so that an action and its entry stand or fall together.
+
+    An unsaved subject says what kind of thing was meant where none of that name exists.
+    """
+    saved = subject.pk is not None
     return AuditEntry.objects.create(
-        actor=actor,
+        actor=actor[:150],
         action=action,
         object_type=subject._meta.label_lower,
-        object_id=str(subject.pk),
+        object_id=str(subject.pk) if saved else "",
+        object_name=str(subject)[:200] if saved else "",
         before=before,
         after=after,
     )

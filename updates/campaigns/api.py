@@ -11,7 +11,7 @@ from django.utils import timezone
 from ninja import Field, Router, Schema, Status
 
 from devices.api import After, Id, Limit, Strict
-from fleet.accounts.authentication import actor_of, approver, operator, viewer
+from fleet.accounts.authentication import actor_of, approver, planner, viewer
 from updates import selectors
 from updates.campaigns import actions
 from updates.campaigns.plan import create_campaign
@@ -116,7 +116,7 @@ def _acted(request: HttpRequest, campaign_id: int) -> dict[str, Any]:
     return {"campaign_id": campaign_id, "actor": actor_of(request), "now": timezone.now()}
 
 
-@router.post("", response={201: CampaignOut}, auth=operator)
+@router.post("", response={201: CampaignOut}, auth=planner)
 def create(request: HttpRequest, body: CampaignIn) -> Status[Campaign]:
     """A draft with its plan: read `plan`, then approve its `plan_hash`."""
     fields = body.dict()
@@ -164,7 +164,7 @@ def start(request: HttpRequest, campaign_id: Id) -> Campaign:
     return actions.start(**_acted(request, campaign_id))
 
 
-@router.post("/{campaign_id}/pause", response=CampaignOut, auth=operator)
+@router.post("/{campaign_id}/pause", response=CampaignOut, auth=planner)
 def pause(request: HttpRequest, campaign_id: Id, body: Reason | None = None) -> Campaign:
     return actions.pause(**_acted(request, campaign_id), reason=body.reason if body else "")
 
@@ -174,7 +174,7 @@ def resume(request: HttpRequest, campaign_id: Id) -> Campaign:
     return actions.resume(**_acted(request, campaign_id))
 
 
-@router.post("/{campaign_id}/abort", response=CampaignOut, auth=operator)
+@router.post("/{campaign_id}/abort", response=CampaignOut, auth=planner)
 def abort(request: HttpRequest, campaign_id: Id, body: Reason | None = None) -> Campaign:
     return actions.abort(**_acted(request, campaign_id), reason=body.reason if body else "")
 

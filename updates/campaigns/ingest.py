@@ -10,7 +10,7 @@ node's order and lets every round read and write in a few statements, however ma
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
@@ -23,6 +23,7 @@ from devices.links import LINKS, link_for
 from devices.models import LinkEvent, LinkEventKind, LinkKind, Node
 from devices.wire import NodeState, StateReport, WireError, decode_state, is_health_part
 from fleet.clock import fleet_time
+from fleet.operations.services import count
 from updates.campaigns.judgement import Step, judge
 from updates.campaigns.transitions import lock, move
 from updates.models import Method, NodeUpdate
@@ -60,6 +61,8 @@ def drain(*, now: datetime, limit: int = BATCH) -> int:
             LinkEvent.objects.filter(
                 pk__in=[event.pk for event in events], at__gte=min(times), at__lte=max(times)
             ).update(drained_at=now)
+            # Last of all locks, and for an instant: every worker that drains counts here.
+            count("link_events", Counter((event.link, event.kind) for event in events))
     return len(events)
 
 
