@@ -1,4 +1,3 @@
-import atexit
 import os
 import threading
 
@@ -10,13 +9,5 @@ application = get_wsgi_application()
 from fleet.operations.heart import Heart  # noqa: E402 - needs the apps, which the line above loads
 from fleet.operations.models import ProcessKind  # noqa: E402
 
-_stopping = threading.Event()
-_heart = Heart(ProcessKind.WEB).beat_on_a_thread(_stopping)
-
-
-def _end() -> None:
-    _stopping.set()
-    _heart.join(timeout=2)
-
-
-atexit.register(_end)
+# Never stopped: granian ends its workers without a last word, and the row goes with its age.
+Heart(ProcessKind.WEB).beat_on_a_thread(threading.Event())

