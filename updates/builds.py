@@ -36,7 +36,7 @@ from updates.pipeline.types import (
     ValidationLimits,
     ValidationReport,
 )
-from updates.profiles import pipeline_profile
+from updates.profiles import arena_evidence, pipeline_profile
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)
@@ -220,7 +220,7 @@ def _store_image(version: ModelVersion, image: Image) -> ModelImage:
         operators=list(image.operators),
         io_hash=image.io_hash,
         self_test_digest=image.self_test_digest,
-        facts={name: facts[name] for name in (*kept, "output_scale", "output_zero_point")},
+        facts={name: facts[name] for name in (*kept, "output_scale", "output_zero_point", "arena_estimates")},
     )
 
 
@@ -265,7 +265,7 @@ def _fit(images: Iterable[ModelImage], profiles: Iterable[HardwareProfile]) -> i
         for profile in profiles:
             verdict = fit(
                 image_bytes=image.size,
-                arena_bytes=image.arena_bytes,
+                arena=arena_evidence(image),
                 alignment=image.alignment,
                 operators=tuple(image.operators),
                 profile=pipeline_profile(profile),

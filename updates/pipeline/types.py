@@ -65,12 +65,14 @@ class Profile:
 
 @dataclass(frozen=True)
 class Image:
-    """The exact bytes of a model slot. `arena_bytes` is the smallest arena in which TFLM ran it here (x86-64)."""
+    """The exact bytes of a model slot. `arena_bytes` is the smallest arena in which TFLM ran it here (x86-64);
+    `arena_estimates` is what a 32-bit core needs, by kernel library."""
 
     target: TargetClass
     data: bytes
     digest: str
     arena_bytes: int
+    arena_estimates: dict[str, int]
     operators: tuple[str, ...]
     input_shape: tuple[int, ...]
     input_type: str
@@ -96,7 +98,10 @@ def io_hash(
 
 @dataclass(frozen=True)
 class Fit:
-    """Verdict of an image on a profile. Every reason carries the two numbers and what to change."""
+    """Verdict of an image on a profile. Every reason carries the two numbers and what to change.
+
+    `arena_bytes` is the largest of `arena_by_evidence`, and `evidence` its name.
+    """
 
     profile: str
     fits: bool
@@ -105,6 +110,7 @@ class Fit:
     arena_bytes: int
     arena_limit_bytes: int
     evidence: str
+    arena_by_evidence: dict[str, int]
     reasons: tuple[str, ...]
 
 
