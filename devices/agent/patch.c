@@ -2,19 +2,18 @@
  * the whole state in memory, so decoding can stop before any of them for want of input. */
 #include "patch_internal.h"
 
-enum { RANGE_MIN = 1 << 24, COUNT_MAX = 1 << 24, VERSION = 1, SHIFT_OF_ZERO = 24, HAS_COUNT = 1, HAS_WIDTH = 2, HAS_INNER = 4, HAS_OFFSET = 8 };
+enum { RANGE_MIN = 1 << 24, COUNT_MAX = 1 << 24, VERSION = 1, SHIFT_OF_ZERO = 24, HAS_COUNT = 1, HAS_WIDTH = 2, HAS_INNER = 4, HAS_OFFSET = 8,
+       IS_WORDS = 16, IS_COPY = 32, BY_COLUMNS = 64 };
 
-/* Which numbers each kind of op has. */
-static const uint8_t FIELDS[MF_OPS] = {9, 9, 1, 9, 9, 15, 15, 11, 3, 9, 9, 9, 11, 11};
+/* Which numbers each kind of op has, and what its elements are. */
+static const uint8_t TRAITS[MF_OPS] = {
+    HAS_COUNT | HAS_OFFSET | IS_COPY, HAS_COUNT | HAS_OFFSET, HAS_COUNT, HAS_COUNT | HAS_OFFSET | IS_WORDS,
+    HAS_COUNT | HAS_OFFSET | IS_WORDS, HAS_COUNT | HAS_WIDTH | HAS_INNER | HAS_OFFSET,
+    HAS_COUNT | HAS_WIDTH | HAS_INNER | HAS_OFFSET, HAS_COUNT | HAS_WIDTH | HAS_OFFSET | BY_COLUMNS, HAS_COUNT | HAS_WIDTH,
+    HAS_COUNT | HAS_OFFSET | IS_WORDS, HAS_COUNT | HAS_OFFSET | IS_WORDS, HAS_COUNT | HAS_OFFSET | IS_WORDS | IS_COPY,
+    HAS_COUNT | HAS_WIDTH | HAS_OFFSET | IS_COPY, HAS_COUNT | HAS_WIDTH | HAS_OFFSET | IS_COPY | BY_COLUMNS};
 
-static int is_words(uint32_t kind) {
-    return kind == MF_OP_INTEGERS || kind == MF_OP_FLOATS || kind == MF_OP_INTEGERS_RATIO || kind == MF_OP_INTEGERS_SCALED ||
-           kind == MF_OP_SAME_WORDS;
-}
-
-static int is_copy(uint32_t kind) { return kind == MF_OP_COPY || kind >= MF_OP_SAME_WORDS; }
-
-static uint32_t is_by_columns(uint32_t kind) { return kind == MF_OP_COLUMNS || kind == MF_OP_SAME_COLUMNS; }
+static uint32_t has(const mf_patch *p, uint32_t trait) { return TRAITS[p->kind] & trait; }
 
 size_t mf_patch_state_bytes(const mf_patch *p) {
 #ifndef MF_PATCH_ONLY_S
@@ -29,11 +28,12 @@ void mf_patch_begin(mf_patch *p, unsigned profiles) {
     p->profiles = (uint8_t)profiles;
 }
 
-static uint32_t checksum(const mf_patch *p) { /* CRC-32 of all but the checksum itself */
+static uint32_t checksum(mf_patch *p) { /* CRC-32 of the state with the checksum at 0 */
     const uint8_t *bytes = (const uint8_t *)(const void *)p;
     size_t i, count = mf_patch_state_bytes(p);
     uint32_t crc = 0xFFFFFFFFu, bit;
-    for (i = sizeof p->check; i < count; i++) {
+    p->check = 0;
+    for (i = 0; i < count; i++) {
         crc ^= bytes[i];
         for (bit = 0; bit < 8u; bit++) crc = crc >> 1 ^ (0xEDB88320u & (0u - (crc & 1u)));
     }
@@ -42,7 +42,11 @@ static uint32_t checksum(const mf_patch *p) { /* CRC-32 of all but the checksum 
 
 void mf_patch_seal(mf_patch *p) { p->check = checksum(p); }
 
-int mf_patch_restored(const mf_patch *p) { return p->check == checksum(p) ? 0 : -1; }
+int mf_patch_restored(mf_patch *p) {
+    uint32_t check = p->check;
+    mf_patch_seal(p);
+    return p->check == check ? 0 : -1;
+}
 
 /* Header: version and profile; 2 bytes of the base's digest; 4 of the target's; base size; target size - base size, zigzag;
  * both in groups of 7 bits, lowest first. Then 4 bytes that fill the arithmetic decoder. */
@@ -53,8 +57,8 @@ static int header_byte(mf_patch *p, uint8_t byte) {
         if (byte >> 1 != VERSION || (p->profiles >> p->profile & 1u) == 0u) return -1;
     } else if (at < 3u) p->base_prefix[at - 1u] = byte;
     else if (at < 7u) p->target_prefix[at - 3u] = byte;
-    else {
-        if (p->bits > 28u || (p->bits == 28u && byte > 15u) || (byte == 0u && p->bits != 0u)) return -1;
+    else { /* bits and phase are free until the first symbol */
+        if (p->bits > 28u) return -1;
         p->gathered |= (uint32_t)(byte & 127u) << p->bits;
         p->bits = (uint8_t)(p->bits + 7u);
         if (byte >> 7 != 0u) return 0;
@@ -62,11 +66,9 @@ static int header_byte(mf_patch *p, uint8_t byte) {
         else {
             p->target_size = p->base_size + (p->gathered >> 1 ^ (0u - (p->gathered & 1u)));
             p->header_done = 1;
-            p->bits = 32;
             p->range = 0xFFFFFFFFu;
         }
-        p->gathered = 0;
-        if (!p->header_done) p->bits = 0;
+        p->gathered = p->bits = 0;
         p->phase++;
     }
     return 0;
@@ -78,7 +80,7 @@ static void emit(mf_patch *p, uint32_t byte) {
     p->produced++;
 }
 
-static uint32_t op_slots(const mf_patch *p) { return p->profile == MF_PATCH_PROFILE_S ? MF_S_OPS : MF_L_OPS; }
+static uint32_t op_slots(const mf_patch *p) { return mf_is_large(p) ? MF_L_OPS : MF_S_OPS; }
 
 static void begin_symbol(mf_patch *p, uint32_t shape, uint32_t bits) {
     p->shape = (uint8_t)shape;
@@ -109,32 +111,32 @@ uint32_t mf_predicted_number(const mf_patch *p) {
     uint32_t width = p->number[MF_FIELD_WIDTH];
     switch (p->field) {
     case MF_FIELD_COUNT: return p->kind <= MF_OP_LITERAL ? p->target_size - p->produced : p->last_rows;
-    case MF_FIELD_WIDTH: return p->last_columns[is_by_columns(p->kind)];
-    case MF_FIELD_INNER: return width >= 27u && width % 9u == 0u ? width / 9u : 0u;
+    case MF_FIELD_WIDTH: return p->last_columns[has(p, BY_COLUMNS) != 0u];
+    case MF_FIELD_INNER: return mf_is_large(p) && width >= 27u && width % 9u == 0u ? width / 9u : 0u;
     default: return p->expected;
     }
 }
 
 /* The numbers are known: hold them to the images. */
 static int begin_op(mf_patch *p) {
-    uint32_t count = p->number[MF_FIELD_COUNT], width = FIELDS[p->kind] & HAS_WIDTH ? p->number[MF_FIELD_WIDTH] : 1u;
-    uint32_t offset = p->number[MF_FIELD_OFFSET], size = is_words(p->kind) ? 4u : 1u;
+    uint32_t count = p->number[MF_FIELD_COUNT], width = has(p, HAS_WIDTH) ? p->number[MF_FIELD_WIDTH] : 1u;
+    uint32_t offset = p->number[MF_FIELD_OFFSET], size = has(p, IS_WORDS) ? 4u : 1u;
     uint64_t bytes = (uint64_t)count * width * size;
     if (count == 0u || width == 0u || count > COUNT_MAX || width > COUNT_MAX || bytes > p->target_size - p->produced) return -1;
-    if (FIELDS[p->kind] & HAS_OFFSET) {
+    if (has(p, HAS_OFFSET)) {
         if (offset > p->base_size || bytes > p->base_size - offset) return -1;
         p->at = offset;
         p->expected = offset + (uint32_t)bytes;
     }
     if (p->kind > MF_OP_LITERAL) p->last_rows = count;
-    if (FIELDS[p->kind] & HAS_WIDTH) p->last_columns[is_by_columns(p->kind)] = width;
-    if (is_by_columns(p->kind)) p->number[MF_FIELD_WIDTH] = count;
-    if ((FIELDS[p->kind] & HAS_WIDTH) == 0u) p->number[MF_FIELD_WIDTH] = 0;
-    if ((FIELDS[p->kind] & HAS_INNER) == 0u || p->number[MF_FIELD_INNER] >= width) p->number[MF_FIELD_INNER] = 0;
-    p->left = is_copy(p->kind) ? (uint32_t)bytes : (uint32_t)(bytes / size);
+    if (has(p, HAS_WIDTH)) p->last_columns[has(p, BY_COLUMNS) != 0u] = width;
+    if (has(p, BY_COLUMNS)) p->number[MF_FIELD_WIDTH] = count;
+    if (!has(p, HAS_WIDTH)) p->number[MF_FIELD_WIDTH] = 0;
+    if (!has(p, HAS_INNER) || p->number[MF_FIELD_INNER] >= width) p->number[MF_FIELD_INNER] = 0;
+    p->left = has(p, IS_COPY) ? (uint32_t)bytes : count * width;
     p->stage = MF_STAGE_ELEMENT;
 #ifndef MF_PATCH_ONLY_S
-    mf_model_op(p, is_copy(p->kind) || p->kind == MF_OP_BYTES || p->kind == MF_OP_INTEGERS || p->kind >= MF_OP_INTEGERS_RATIO ? MF_WORK_NONE
+    mf_model_op(p, has(p, IS_COPY) || p->kind == MF_OP_BYTES || p->kind == MF_OP_INTEGERS || p->kind >= MF_OP_INTEGERS_RATIO ? MF_WORK_NONE
                    : p->kind == MF_OP_LITERAL ? MF_WORK_LITERAL : p->kind == MF_OP_FLOATS ? MF_WORK_RATIO : MF_WORK_RING);
 #endif
     mf_weights_begin(p);
@@ -142,7 +144,7 @@ static int begin_op(mf_patch *p) {
 }
 
 static int next_field(mf_patch *p) {
-    while (p->field < MF_FIELDS && (FIELDS[p->kind] >> p->field & 1u) == 0u) p->field++;
+    while (p->field < MF_FIELDS && !has(p, 1u << p->field)) p->field++;
     if (p->field == MF_FIELDS) return begin_op(p);
     p->stage = MF_STAGE_SAME;
     return 0;
@@ -188,7 +190,7 @@ static int op_symbol(mf_patch *p, uint32_t value) {
         return next_field(p);
     }
     /* the kind is known */
-    if (p->profile == MF_PATCH_PROFILE_S && (p->kind == MF_OP_LINEAR || p->kind == MF_OP_INTEGERS_SCALED)) return -1;
+    if (!mf_is_large(p) && (p->kind == MF_OP_LINEAR || p->kind == MF_OP_INTEGERS_SCALED)) return -1;
     p->next_kind[p->last_kind] = p->kind;
     p->last_kind = p->kind;
     p->field = 0;
@@ -207,7 +209,7 @@ static int begin_element(mf_patch *p, const mf_patch_base *base) {
         p->contexts = 1;
         p->context[0] = 0;
 #ifndef MF_PATCH_ONLY_S
-        if (p->profile == MF_PATCH_PROFILE_L) {
+        if (mf_is_large(p)) {
             p->contexts = 3;
             p->context[1] = (uint16_t)(p->recent & 255u);
             p->context[2] = (uint16_t)(p->recent & 0xFFFFu);
@@ -217,8 +219,8 @@ static int begin_element(mf_patch *p, const mf_patch_base *base) {
         begin_symbol(p, MF_TREE, 8);
         return 0;
     }
-    if (p->kind != MF_OP_FRESH && read_old(p, base, old, is_words(p->kind) ? 4u : 1u) != 0) return -1;
-    if (is_words(p->kind)) {
+    if (p->kind != MF_OP_FRESH && read_old(p, base, old, has(p, IS_WORDS) ? 4u : 1u) != 0) return -1;
+    if (has(p, IS_WORDS)) {
         p->old_value = (int32_t)((uint32_t)old[0] | (uint32_t)old[1] << 8 | (uint32_t)old[2] << 16 | (uint32_t)old[3] << 24);
         mf_word_expect(p);
     } else {
@@ -233,7 +235,7 @@ static void element(mf_patch *p, int32_t value) {
     uint32_t word, i;
     int32_t weight;
     if (p->kind == MF_OP_LITERAL) emit(p, (uint32_t)value);
-    else if (is_words(p->kind)) {
+    else if (has(p, IS_WORDS)) {
         word = (uint32_t)p->prediction + (uint32_t)value;
         for (i = 0; i < 4u; i++) emit(p, word >> (8u * i));
         mf_word_learn(p, value, (int32_t)word);
@@ -281,9 +283,9 @@ static int decide(mf_patch *p, int32_t *value) {
         p->gathered = p->bits + 1u;
         break;
     case MF_PHASE_LENGTH: /* bits counts the bits under the leading one */
-        node = p->bits;
-        if (p->shape == MF_UNSIGNED) node = node < (p->stage == MF_STAGE_SHIFT ? 7u : 15u) ? node : (p->stage == MF_STAGE_SHIFT ? 7u : 15u);
-        else if (p->unary == 0u) node += 2u;
+        node = p->stage == MF_STAGE_SHIFT ? 7u : 15u;
+        if (p->shape != MF_UNSIGNED) node = p->unary == 0u ? p->bits + 2u : p->bits;
+        else if (node > p->bits) node = p->bits;
         bit = p->bits < (p->unary != 0u ? 7u : 31u) && mf_model_bit(p, node);
         if (bit) {
             p->bits++;
@@ -309,11 +311,11 @@ static int decide(mf_patch *p, int32_t *value) {
 
 /* Bytes of the base as they are, up to a unit of output. */
 static int copy(mf_patch *p, const mf_patch_base *base) {
-    uint32_t count = MF_PATCH_OUT - p->out_count, i;
-    uint8_t bytes[MF_PATCH_OUT];
+    uint32_t count = MF_PATCH_OUT - p->out_count;
     if (count > p->left) count = p->left;
-    if (read_old(p, base, bytes, count) != 0) return -1;
-    for (i = 0; i < count; i++) emit(p, bytes[i]);
+    if (read_old(p, base, p->out + p->out_count, count) != 0) return -1;
+    p->out_count = (uint8_t)(p->out_count + count);
+    p->produced += count;
     p->left -= count;
     return 0;
 }
@@ -353,7 +355,7 @@ mf_patch_status mf_patch_run(mf_patch *p, const mf_patch_base *base, const uint8
                 if (p->left == 0u) {
                     if (p->produced == p->target_size) break;
                     p->stage = MF_STAGE_REPEATED;
-                } else if (is_copy(p->kind)) {
+                } else if (has(p, IS_COPY)) {
                     if (copy(p, base) != 0) return MF_PATCH_READ_FAILED;
                     continue;
                 } else if (begin_element(p, base) != 0) return MF_PATCH_READ_FAILED;

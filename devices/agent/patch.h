@@ -29,21 +29,22 @@ typedef struct {
     uint32_t size;
 } mf_patch_base;
 
-/* What both profiles keep. Public: out, out_ready, produced; once header_done: profile, sizes and prefixes. */
+/* What both profiles keep. Public: out, out_ready, produced; once header_done: profile, sizes and prefixes. What is used
+ * most comes first: short offsets make short code. */
 typedef struct {
-    uint32_t check; /* of a sealed state */
-    uint32_t base_size, target_size, produced;
-    uint8_t base_prefix[2], target_prefix[4], profile, profiles;
-    uint8_t out[MF_PATCH_OUT + 4];
-    uint8_t out_ready, out_count, header_done, header_at, filled;
-    uint8_t stage, field, kind, last_kind, next_kind[16], negative_offset, shift;
-    uint8_t shape, phase, bits, top, unary, negative, set, contexts, magnitude_class, encoding; /* of the running symbol */
-    uint16_t context[MF_PATCH_INPUTS], tail_slots;
-    uint32_t range, code, random, gathered;
-    uint32_t number[4], last_rows, last_columns[2], expected; /* of ops; number: rows, columns, inner, base offset */
-    uint32_t left, at, column, row, position, recent;         /* of the running op; recent: the last 4 bytes put out */
+    uint8_t stage, phase, kind, field, shape, bits, top, unary, negative, contexts, set, magnitude_class; /* symbol */
+    uint8_t profile, out_count, out_ready, header_done, header_at, filled, encoding, last_kind, negative_offset, shift, profiles;
+    uint16_t tail_slots;
+    uint32_t range, code, gathered, produced, target_size, base_size;
+    uint32_t left, at, column, row, position, recent; /* of the running op; recent: the last 4 bytes put out */
     int32_t prediction, old_value, scaled, mean, row_xy, row_xx;
-    int64_t sum_xy, sum_xx;
+    uint32_t number[4]; /* of the op: count, width, inner, base offset */
+    uint16_t context[MF_PATCH_INPUTS];
+    uint32_t random, expected, last_rows, last_columns[2];
+    uint64_t sum_xy, sum_xx;
+    uint8_t next_kind[16], base_prefix[2], target_prefix[4];
+    uint8_t out[MF_PATCH_OUT + 4];
+    uint32_t check; /* of a sealed state */
 } mf_patch;
 
 /* Profile S: a slot is 13 bits of probability and 3 bits of how often it was met. */
@@ -72,6 +73,6 @@ void mf_patch_begin(mf_patch *state, unsigned profiles);
 mf_patch_status mf_patch_run(mf_patch *state, const mf_patch_base *base, const uint8_t **input, size_t *count, int last);
 /* Before saving a state, and after restoring it: 0 where it is whole. */
 void mf_patch_seal(mf_patch *state);
-int mf_patch_restored(const mf_patch *state);
+int mf_patch_restored(mf_patch *state);
 size_t mf_patch_state_bytes(const mf_patch *state);
 #endif

@@ -191,7 +191,7 @@ int mf_host_header(const void *state, uint32_t fields[3], uint8_t prefixes[6]) {
 
 void mf_host_seal(void *state) { mf_patch_seal((mf_patch *)state); }
 
-int mf_host_restored(const void *state) { return mf_patch_restored((const mf_patch *)state); }
+int mf_host_restored(void *state) { return mf_patch_restored((mf_patch *)state); }
 
 void mf_host_op(const void *state, uint32_t fields[6]) {
     const mf_patch *p = (const mf_patch *)state;

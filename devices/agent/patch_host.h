@@ -22,7 +22,7 @@ int mf_host_run(void *state, const uint8_t *base, uint32_t base_size, const uint
 /* Profile, base size, target size; 0 where the header has been read. prefixes: 2 and 4 bytes. */
 int mf_host_header(const void *state, uint32_t fields[3], uint8_t prefixes[6]);
 void mf_host_seal(void *state);
-int mf_host_restored(const void *state);
+int mf_host_restored(void *state);
 /* The op that runs: kind, count, width, inner, base offset, bytes of the target before what is put out next. */
 void mf_host_op(const void *state, uint32_t fields[6]);
 #endif

@@ -27,6 +27,11 @@ enum {
     MF_NO_CONTEXT = 0xFFFF
 };
 
+#ifdef MF_PATCH_ONLY_S
+static inline int mf_is_large(const mf_patch *p) { (void)p; return 0; }
+#else
+static inline int mf_is_large(const mf_patch *p) { return p->profile == MF_PATCH_PROFILE_L; }
+#endif
 static inline mf_patch_l *mf_large(mf_patch *p) { return (mf_patch_l *)(void *)p; }
 static inline uint32_t mf_magnitude(int32_t value) { return value < 0 ? 0u - (uint32_t)value : (uint32_t)value; }
 static inline uint32_t mf_bit_length(uint32_t value) { /* of 1.. : 0.. */

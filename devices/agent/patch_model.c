@@ -93,7 +93,7 @@ static void empty_slots(uint16_t *slots, uint8_t *mets, uint32_t count) {
 void mf_model_begin(mf_patch *p) {
     uint32_t i, set;
     p->random = 1;
-    if (p->profile == MF_PATCH_PROFILE_S) {
+    if (!mf_is_large(p)) {
         mf_patch_s *small = (mf_patch_s *)(void *)p;
         for (i = 0; i < MF_PATCH_SLOTS_S; i++) small->slot[i] = P_HALF;
         return;
@@ -108,7 +108,7 @@ void mf_model_begin(mf_patch *p) {
 void mf_model_op(mf_patch *p, uint32_t work_use) {
     mf_patch_l *large = mf_large(p);
     uint32_t i, shift;
-    if (p->profile == MF_PATCH_PROFILE_S) return;
+    if (!mf_is_large(p)) return;
     /* Layers differ: what was learned in the last one is kept, but gives way quickly. */
     if (work_use == MF_WORK_RING)
         for (i = 0; i < MF_L_WORDS; i++) {
@@ -160,7 +160,7 @@ int mf_model_bit(mf_patch *p, uint32_t node) {
     uint32_t slot = p->context[0] + node;
     int bit;
 #ifndef MF_PATCH_ONLY_S
-    if (p->profile == MF_PATCH_PROFILE_L) {
+    if (mf_is_large(p)) {
         if (p->contexts > 1u) return mixed_bit(p, node);
         bit = arithmetic(p, mf_large(p)->slot[slot]);
         large_learn(p, mf_large(p)->slot, mf_large(p)->met, slot, bit);

@@ -138,10 +138,10 @@ static void large_begin_op(mf_patch *p) {
 void mf_weights_begin(mf_patch *p) {
     p->column = p->row = p->position = 0;
     p->mean = p->row_xy = p->row_xx = 0;
-    p->sum_xy = p->sum_xx = 1 << 20;
+    p->sum_xy = p->sum_xx = 1 << 8;
     p->magnitude_class = 0;
 #ifndef MF_PATCH_ONLY_S
-    if (p->profile == MF_PATCH_PROFILE_L && p->number[1] != 0u) large_begin_op(p);
+    if (mf_is_large(p) && p->number[1] != 0u) large_begin_op(p);
 #endif
 }
 
@@ -155,7 +155,7 @@ void mf_weight_expect(mf_patch *p) {
     p->context[0] = (uint16_t)(MF_S_MEAN + mean * 8u);
     p->tail_slots = MF_S_TAIL;
 #ifndef MF_PATCH_ONLY_S
-    if (p->profile == MF_PATCH_PROFILE_S) return;
+    if (!mf_is_large(p)) return;
     p->tail_slots = (uint16_t)(MF_L_TAIL + (mean >> 2) * 16u);
     if (p->column == 0u && (p->kind == MF_OP_ROWS || p->kind == MF_OP_LINEAR)) p->row_xy = p->row_xx = 0;
     large_expect(p, mean);
@@ -165,7 +165,7 @@ void mf_weight_expect(mf_patch *p) {
 void mf_weight_learn(mf_patch *p, int32_t residual, int32_t change) {
     uint32_t size = clamp_to(mf_magnitude(residual), 60u);
 #ifndef MF_PATCH_ONLY_S
-    if (p->profile == MF_PATCH_PROFILE_L) large_learn_weight(p, change);
+    if (mf_is_large(p)) large_learn_weight(p, change);
 #endif
     (void)change;
     p->mean += ((int32_t)(size << 8) - p->mean) >> 3;
@@ -175,11 +175,11 @@ void mf_weight_learn(mf_patch *p, int32_t residual, int32_t change) {
     }
 }
 
-/* a / b in Q28, for b > 0 and both below 2^60; 1 where that is not between 0 and 8. */
+/* a / b in Q28, for both below 2^60; 1 where that is not between 0 and 8. */
 static uint32_t quotient(uint64_t a, uint64_t b) {
     uint32_t q = 0, i;
-    if (b == 0u || a >= b << 3) return 1u << 28;
     b <<= 2;
+    if (a >= b << 1) return 1u << 28;
     for (i = 0; i < 31u; i++) {
         q <<= 1;
         if (a >= b) {
@@ -205,7 +205,7 @@ void mf_word_expect(mf_patch *p) {
     p->context[0] = (uint16_t)(MF_S_WORDS + (p->kind == MF_OP_FLOATS ? 48u : 0u));
     p->prediction = p->old_value;
 #ifndef MF_PATCH_ONLY_S
-    if (p->profile == MF_PATCH_PROFILE_L) {
+    if (mf_is_large(p)) {
         mf_patch_l *large = mf_large(p);
         p->contexts = 2;
         p->context[0] = (uint16_t)(p->context[0] - MF_S_WORDS + MF_L_WORDS);
@@ -216,7 +216,7 @@ void mf_word_expect(mf_patch *p) {
 #endif
     if (p->kind != MF_OP_INTEGERS_RATIO && p->kind != MF_OP_INTEGERS_SCALED) return;
     p->scaled = base;
-    p->prediction = times(base, p->sum_xy > 0 ? quotient((uint64_t)p->sum_xy, (uint64_t)p->sum_xx) : 1u << 28);
+    p->prediction = times(base, quotient(p->sum_xy, p->sum_xx)); /* a negative sum is too large a one */
 }
 
 #ifndef MF_PATCH_ONLY_S
@@ -234,17 +234,13 @@ void mf_word_learn(mf_patch *p, int32_t difference, int32_t value) {
     uint32_t length = difference == 0 ? 0u : mf_bit_length(mf_magnitude(difference));
     p->magnitude_class = (uint8_t)(length == 0u ? 0u : length < 5u ? 1u : length < 13u ? 2u : 3u);
 #ifndef MF_PATCH_ONLY_S
-    if (p->kind == MF_OP_FLOATS && p->profile == MF_PATCH_PROFILE_L && p->position < MF_PATCH_RATIOS) {
+    if (p->kind == MF_OP_FLOATS && mf_is_large(p) && p->position < MF_PATCH_RATIOS) {
         mf_large(p)->work.ratio[p->position] = float_ratio((uint32_t)p->old_value, (uint32_t)value);
         mf_large(p)->ratio_count = (uint16_t)(p->position + 1u);
     }
 #endif
     p->position++;
-    if (mf_magnitude(p->scaled) >> 24 != 0u || mf_magnitude(value) >> 24 != 0u) return;
-    p->sum_xy += (int64_t)p->scaled * value;
-    p->sum_xx += (int64_t)p->scaled * p->scaled;
-    if (p->sum_xx >> 56 != 0) {
-        p->sum_xx /= 2;
-        p->sum_xy /= 2;
-    }
+    if (mf_magnitude(p->scaled) >> 22 != 0u || mf_magnitude(value) >> 22 != 0u) return;
+    p->sum_xy += (uint64_t)((int64_t)p->scaled * value);
+    p->sum_xx += (uint64_t)((int64_t)p->scaled * p->scaled);
 }
