@@ -179,6 +179,24 @@ int mf_host_run(void *state, const uint8_t *base, uint32_t base_size, const uint
     return (int)status;
 }
 
+int64_t mf_host_decode(void *state, unsigned profiles, const uint8_t *base, uint32_t base_size, const uint8_t *patch, size_t count,
+                       uint8_t *target, uint32_t limit) {
+    uint32_t at = 0, ready;
+    size_t used;
+    uint8_t out[MF_PATCH_OUT];
+    int status;
+    mf_host_begin(state, profiles);
+    do {
+        status = mf_host_run(state, base, base_size, patch, count, 1, &used, out, &ready);
+        if ((status != MF_PATCH_OUTPUT && status != MF_PATCH_DONE) || ready > limit - at) return -1;
+        memcpy(target + at, out, ready);
+        at += ready;
+        patch += used;
+        count -= used;
+    } while (status != MF_PATCH_DONE);
+    return at;
+}
+
 int mf_host_header(const void *state, uint32_t fields[3], uint8_t prefixes[6]) {
     const mf_patch *p = (const mf_patch *)state;
     fields[0] = p->profile;

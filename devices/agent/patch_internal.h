@@ -34,10 +34,14 @@ static inline int mf_is_large(const mf_patch *p) { return p->profile == MF_PATCH
 #endif
 static inline mf_patch_l *mf_large(mf_patch *p) { return (mf_patch_l *)(void *)p; }
 static inline uint32_t mf_magnitude(int32_t value) { return value < 0 ? 0u - (uint32_t)value : (uint32_t)value; }
-static inline uint32_t mf_bit_length(uint32_t value) { /* of 1.. : 0.. */
+static inline uint32_t mf_bit_length(uint32_t value) { /* bits under the leading one, of 1.. */
+#ifdef __GNUC__
+    return 31u - (uint32_t)__builtin_clz(value);
+#else
     uint32_t bits = 0;
     while (value >>= 1) bits++;
     return bits;
+#endif
 }
 
 /* patch_model.c: probabilities. The encoder replaces the arithmetic decoder underneath. */

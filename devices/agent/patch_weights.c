@@ -56,22 +56,24 @@ static float linear_estimate(mf_patch *p) {
 }
 
 static void linear_learn(mf_patch_l *large, float error) {
-    float gain[MF_PATCH_TAPS], power = 0.9995f, inverse, sum, step;
+    float gain[MF_PATCH_TAPS], power = 0.9995f, inverse, step, *entry = large->covariance;
+    const float *tap = large->tap;
     uint32_t i, j;
-    for (i = 0; i < large->taps; i++) {
-        const float *row = large->covariance + i * (i + 1u) / 2u;
-        sum = 0.0f;
-        for (j = 0; j <= i; j++) sum += row[j] * large->tap[j];
-        for (; j < large->taps; j++) sum += large->covariance[j * (j + 1u) / 2u + i] * large->tap[j];
-        gain[i] = sum;
+    for (i = 0; i < large->taps; i++) { /* gain = covariance * tap */
+        gain[i] = 0.0f;
+        for (j = 0; j < i; j++, entry++) {
+            gain[i] += *entry * tap[j];
+            gain[j] += *entry * tap[i];
+        }
+        gain[i] += *entry++ * tap[i];
     }
-    for (i = 0; i < large->taps; i++) power += large->tap[i] * gain[i];
+    for (i = 0; i < large->taps; i++) power += tap[i] * gain[i];
     inverse = 1.0f / power;
+    entry = large->covariance;
     for (i = 0; i < large->taps; i++) {
-        float *row = large->covariance + i * (i + 1u) / 2u;
         step = gain[i] * inverse;
         large->coefficient[i] += step * error;
-        for (j = 0; j <= i; j++) row[j] = (row[j] - step * gain[j]) * 1.0005f;
+        for (j = 0; j <= i; j++, entry++) *entry = (*entry - step * gain[j]) * 1.0005f;
     }
 }
 
