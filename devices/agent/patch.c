@@ -3,15 +3,16 @@
 #include "patch_internal.h"
 
 enum { RANGE_MIN = 1 << 24, COUNT_MAX = 1 << 24, VERSION = 1, SHIFT_OF_ZERO = 24, HAS_COUNT = 1, HAS_WIDTH = 2, HAS_INNER = 4, HAS_OFFSET = 8,
-       IS_WORDS = 16, IS_COPY = 32, BY_COLUMNS = 64 };
+       IS_WORDS = 16, IS_COPY = 32, BY_COLUMNS = 64, IS_BYTES = 128 };
 
 /* Which numbers each kind of op has, and what its elements are. */
 static const uint8_t TRAITS[MF_OPS] = {
-    HAS_COUNT | HAS_OFFSET | IS_COPY, HAS_COUNT | HAS_OFFSET, HAS_COUNT, HAS_COUNT | HAS_OFFSET | IS_WORDS,
+    HAS_COUNT | HAS_OFFSET | IS_COPY | IS_BYTES, HAS_COUNT | HAS_OFFSET | IS_BYTES, HAS_COUNT | IS_BYTES,
+    HAS_COUNT | HAS_OFFSET | IS_WORDS,
     HAS_COUNT | HAS_OFFSET | IS_WORDS, HAS_COUNT | HAS_WIDTH | HAS_INNER | HAS_OFFSET,
     HAS_COUNT | HAS_WIDTH | HAS_INNER | HAS_OFFSET, HAS_COUNT | HAS_WIDTH | HAS_OFFSET | BY_COLUMNS, HAS_COUNT | HAS_WIDTH,
     HAS_COUNT | HAS_OFFSET | IS_WORDS, HAS_COUNT | HAS_OFFSET | IS_WORDS, HAS_COUNT | HAS_OFFSET | IS_WORDS | IS_COPY,
-    HAS_COUNT | HAS_WIDTH | HAS_OFFSET | IS_COPY, HAS_COUNT | HAS_WIDTH | HAS_OFFSET | IS_COPY | BY_COLUMNS};
+    HAS_COUNT | HAS_WIDTH | HAS_OFFSET | IS_COPY, HAS_COUNT | HAS_WIDTH | HAS_OFFSET | IS_COPY | BY_COLUMNS, HAS_COUNT | HAS_OFFSET | IS_COPY | IS_BYTES};
 
 static uint32_t has(const mf_patch *p, uint32_t trait) { return TRAITS[p->kind] & trait; }
 
@@ -97,7 +98,7 @@ static void begin_op_symbol(mf_patch *p) {
     switch (p->stage) {
     case MF_STAGE_REPEATED: slots += MF_OPS_REPEATED - 1u; break; /* a tree's first node is 1 */
     case MF_STAGE_KIND: break;
-    case MF_STAGE_SAME: slots += MF_OPS_SAME - 1u + (p->kind <= MF_OP_LITERAL && p->field == MF_FIELD_COUNT ? MF_FIELDS : p->field); break;
+    case MF_STAGE_SAME: slots += MF_OPS_SAME - 1u + (has(p, IS_BYTES) && p->field == MF_FIELD_COUNT ? MF_FIELDS : p->field); break;
     case MF_STAGE_SIGN: slots = MF_NO_CONTEXT; break;
     case MF_STAGE_SHIFT: slots += MF_OPS_SHIFT; break;
     default: slots += MF_OPS_ODD + (p->field == MF_FIELD_OFFSET ? 16u : 0u);
@@ -110,10 +111,10 @@ static void begin_op_symbol(mf_patch *p) {
 uint32_t mf_predicted_number(const mf_patch *p) {
     uint32_t width = p->number[MF_FIELD_WIDTH];
     switch (p->field) {
-    case MF_FIELD_COUNT: return p->kind <= MF_OP_LITERAL ? p->target_size - p->produced : p->last_rows;
+    case MF_FIELD_COUNT: return has(p, IS_BYTES) ? p->target_size - p->produced : p->last_rows;
     case MF_FIELD_WIDTH: return p->last_columns[has(p, BY_COLUMNS) != 0u];
     case MF_FIELD_INNER: return mf_is_large(p) && width >= 27u && width % 9u == 0u ? width / 9u : 0u;
-    default: return p->expected;
+    default: return p->kind == MF_OP_EARLIER ? p->produced - p->distance : p->expected;
     }
 }
 
@@ -124,15 +125,21 @@ static int begin_op(mf_patch *p) {
     uint64_t bytes = (uint64_t)count * width * size;
     if (count == 0u || width == 0u || count > COUNT_MAX || width > COUNT_MAX || bytes > p->target_size - p->produced) return -1;
     if (has(p, HAS_OFFSET)) {
-        if (offset > p->base_size || bytes > p->base_size - offset) return -1;
+        uint32_t readable = p->base_size;
+        if (p->kind == MF_OP_EARLIER) { /* no byte that may not be in flash yet */
+            readable = p->produced - p->out_count;
+            p->distance = p->produced - offset;
+        } else p->expected = offset + (uint32_t)bytes;
+        if (offset > readable || bytes > readable - offset) return -1;
         p->at = offset;
-        p->expected = offset + (uint32_t)bytes;
     }
-    if (p->kind > MF_OP_LITERAL) p->last_rows = count;
+    if (!has(p, IS_BYTES)) p->last_rows = count;
     if (has(p, HAS_WIDTH)) p->last_columns[has(p, BY_COLUMNS) != 0u] = width;
     if (has(p, BY_COLUMNS)) p->number[MF_FIELD_WIDTH] = count;
     if (!has(p, HAS_WIDTH)) p->number[MF_FIELD_WIDTH] = 0;
-    if (!has(p, HAS_INNER) || p->number[MF_FIELD_INNER] >= width) p->number[MF_FIELD_INNER] = 0;
+#ifndef MF_PATCH_ONLY_S
+    if (!has(p, HAS_INNER)) p->number[MF_FIELD_INNER] = 0;
+#endif
     p->left = has(p, IS_COPY) ? (uint32_t)bytes : count * width;
     p->stage = MF_STAGE_ELEMENT;
 #ifndef MF_PATCH_ONLY_S
@@ -200,7 +207,7 @@ static int op_symbol(mf_patch *p, uint32_t value) {
 static int read_old(mf_patch *p, const mf_patch_base *base, uint8_t *out, uint32_t count) {
     uint32_t at = p->at;
     p->at += count;
-    return base->read(base->context, at, out, count);
+    return (p->kind == MF_OP_EARLIER ? base->read_back : base->read)(base->context, at, out, count);
 }
 
 static int begin_element(mf_patch *p, const mf_patch_base *base) {

@@ -22,10 +22,12 @@ typedef enum {
     MF_PATCH_READ_FAILED
 } mf_patch_status;
 
-/* The base image. `read` returns 0 on success and is never asked for bytes past `size`. */
+/* The images. Both functions return 0 on success. `read` is never asked for bytes of the base past `size`; `read_back`
+ * never for bytes of the target that were not handed out in whole units before, and only by ops of kind EARLIER. */
 typedef struct {
     void *context;
     int (*read)(void *context, uint32_t offset, uint8_t *out, uint32_t count);
+    int (*read_back)(void *context, uint32_t offset, uint8_t *out, uint32_t count);
     uint32_t size;
 } mf_patch_base;
 
@@ -40,7 +42,7 @@ typedef struct {
     int32_t prediction, old_value, scaled, mean, row_xy, row_xx;
     uint32_t number[4]; /* of the op: count, width, inner, base offset */
     uint16_t context[MF_PATCH_INPUTS];
-    uint32_t random, expected, last_rows, last_columns[2];
+    uint32_t random, expected, distance, last_rows, last_columns[2];
     uint64_t sum_xy, sum_xx;
     uint8_t next_kind[16], base_prefix[2], target_prefix[4];
     uint8_t out[MF_PATCH_OUT + 4];

@@ -41,6 +41,7 @@ class OpKind(IntEnum):
     SAME_WORDS = 11
     SAME_ROWS = 12
     SAME_COLUMNS = 13
+    EARLIER = 14
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,15 @@ def encode(profile: Profile, base: bytes, target: bytes, ops: Sequence[Op]) -> t
 class Decoder:
     """One decoding on a node: feed it pieces of any size; what it holds between two of them is `save`d state."""
 
-    def __init__(self, base: bytes, *, profile: Profile = Profile.L, state: bytes | None = None) -> None:
-        """A decoder of a build with `profile` (L takes patches of both) over a base; with `state`, one that goes on.
+    def __init__(
+        self, base: bytes, *, profile: Profile = Profile.L, state: bytes | None = None, written: bytes = b""
+    ) -> None:
+        """A decoder of a build with `profile` (L takes patches of both) over a base; with `state`, one that goes on
+        after `written`, the bytes of the target that it had given by then.
 
         Raises PatchRefused where the state was torn.
         """
-        self._base = base
+        self._base, self._written = base, bytearray(written)
         size = _lib.mf_host_state_bytes(profile)
         self._state = _ffi.new("uint64_t[]", (size + 7) // 8)  # aligned as the C structures want it
         self._size = size
@@ -119,7 +123,9 @@ class Decoder:
         if status not in (_lib.MF_HOST_MORE, _lib.MF_HOST_OUTPUT, _lib.MF_HOST_DONE):
             raise PatchRefused("patch: not one for this base and this decoder")
         self.finished = status == _lib.MF_HOST_DONE
-        return int(used[0]), bytes(_ffi.buffer(out, ready[0])[:])
+        given = bytes(_ffi.buffer(out, ready[0])[:])
+        self._written += given
+        return int(used[0]), given
 
     @property
     def header(self) -> Header | None:

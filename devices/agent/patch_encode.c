@@ -118,15 +118,23 @@ static size_t put_number(uint8_t *out, uint32_t number) {
     return at;
 }
 
-static int read_memory(void *context, uint32_t offset, uint8_t *out, uint32_t count) {
-    memcpy(out, (const uint8_t *)context + offset, count);
+typedef struct { const uint8_t *base, *written; } images;
+
+static int read_base(void *context, uint32_t offset, uint8_t *out, uint32_t count) {
+    memcpy(out, ((const images *)context)->base + offset, count);
+    return 0;
+}
+
+static int read_written(void *context, uint32_t offset, uint8_t *out, uint32_t count) {
+    memcpy(out, ((const images *)context)->written + offset, count);
     return 0;
 }
 
 size_t mf_patch_encode(int profile, const uint8_t prefixes[6], const uint8_t *base, uint32_t base_size, const uint8_t *target,
                        uint32_t target_size, const mf_patch_op *ops, size_t op_count, uint8_t *out, size_t capacity, uint32_t *bits) {
     static const uint8_t NOTHING = 0;
-    mf_patch_base from = {(void *)(uintptr_t)base, read_memory, base_size};
+    images both = {base, target};
+    mf_patch_base from = {&both, read_base, read_written, base_size};
     const uint8_t *input = &NOTHING;
     uint32_t grown = target_size - base_size, i;
     size_t none = 0;
@@ -167,9 +175,10 @@ size_t mf_host_state_bytes(int profile) { return profile == MF_PATCH_PROFILE_S ?
 
 void mf_host_begin(void *state, unsigned profiles) { mf_patch_begin((mf_patch *)state, profiles); }
 
-int mf_host_run(void *state, const uint8_t *base, uint32_t base_size, const uint8_t *input, size_t count, int last, size_t *used,
-                uint8_t *out, uint32_t *ready) {
-    mf_patch_base from = {(void *)(uintptr_t)base, read_memory, base_size};
+int mf_host_run(void *state, const uint8_t *base, uint32_t base_size, const uint8_t *written, const uint8_t *input, size_t count,
+                int last, size_t *used, uint8_t *out, uint32_t *ready) {
+    images both = {base, written};
+    mf_patch_base from = {&both, read_base, read_written, base_size};
     mf_patch *p = (mf_patch *)state;
     size_t left = count;
     mf_patch_status status = mf_patch_run(p, &from, &input, &left, last);
@@ -187,7 +196,7 @@ int64_t mf_host_decode(void *state, unsigned profiles, const uint8_t *base, uint
     int status;
     mf_host_begin(state, profiles);
     do {
-        status = mf_host_run(state, base, base_size, patch, count, 1, &used, out, &ready);
+        status = mf_host_run(state, base, base_size, target, patch, count, 1, &used, out, &ready);
         if ((status != MF_PATCH_OUTPUT && status != MF_PATCH_DONE) || ready > limit - at) return -1;
         memcpy(target + at, out, ready);
         at += ready;

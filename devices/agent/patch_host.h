@@ -17,9 +17,10 @@ size_t mf_patch_encode(int profile, const uint8_t prefixes[6], const uint8_t *ba
 size_t mf_host_state_bytes(int profile);
 void mf_host_begin(void *state, unsigned profiles);
 enum { MF_HOST_MORE, MF_HOST_OUTPUT, MF_HOST_DONE }; /* of mf_patch_status; all others refuse */
-/* As mf_patch_run over a base in memory: *used bytes of the input, *ready bytes into out (at most 32). */
-int mf_host_run(void *state, const uint8_t *base, uint32_t base_size, const uint8_t *input, size_t count, int last, size_t *used,
-                uint8_t *out, uint32_t *ready);
+/* As mf_patch_run over images in memory: *used bytes of the input, *ready bytes into out (at most 32). `written`: the target
+ * up to here. */
+int mf_host_run(void *state, const uint8_t *base, uint32_t base_size, const uint8_t *written, const uint8_t *input, size_t count,
+                int last, size_t *used, uint8_t *out, uint32_t *ready);
 /* All at once: the target's size, or -1. `target` takes `limit` bytes. */
 int64_t mf_host_decode(void *state, unsigned profiles, const uint8_t *base, uint32_t base_size, const uint8_t *patch, size_t count,
                        uint8_t *target, uint32_t limit);

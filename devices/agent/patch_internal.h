@@ -7,7 +7,8 @@
 /* Kinds of op, as sent. */
 enum {
     MF_OP_COPY, MF_OP_BYTES, MF_OP_LITERAL, MF_OP_INTEGERS, MF_OP_FLOATS, MF_OP_ROWS, MF_OP_LINEAR, MF_OP_COLUMNS, MF_OP_FRESH,
-    MF_OP_INTEGERS_RATIO, MF_OP_INTEGERS_SCALED, MF_OP_SAME_WORDS, MF_OP_SAME_ROWS, MF_OP_SAME_COLUMNS, MF_OPS
+    MF_OP_INTEGERS_RATIO, MF_OP_INTEGERS_SCALED, MF_OP_SAME_WORDS, MF_OP_SAME_ROWS, MF_OP_SAME_COLUMNS,
+    MF_OP_EARLIER, MF_OPS
 };
 /* Shapes of symbol: a tree of binary decisions; a signed number; an unsigned number. And how far one has been read. */
 enum { MF_TREE, MF_SIGNED, MF_UNSIGNED };

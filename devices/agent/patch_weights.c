@@ -115,8 +115,10 @@ static void large_learn_weight(mf_patch *p, int32_t change) {
     mf_patch_l *large = mf_large(p);
     uint32_t place = p->position % RING_NIBBLES, shift = (place & 1u) * 4u;
     int32_t kept = p->kind == MF_OP_FRESH ? change / 16 : within(change, 7);
-    large->work.ring[place >> 1] = (uint8_t)((large->work.ring[place >> 1] & (0xF0u >> shift)) | (uint32_t)(kept + 8) << shift);
-    p->position++;
+    if (p->kind != MF_OP_BYTES) { /* which leaves the working memory to the literals between */
+        large->work.ring[place >> 1] = (uint8_t)((large->work.ring[place >> 1] & (0xF0u >> shift)) | (uint32_t)(kept + 8) << shift);
+        p->position++;
+    }
     if (p->kind == MF_OP_LINEAR) linear_learn(large, (float)change - large->estimate);
     if (p->kind != MF_OP_FRESH && mf_magnitude(change) < 24u) {
         p->row_xy += change * p->old_value;

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import bsdiff4.core
 import numpy as np
 
-from devices.agent.patch_codec import Op, OpKind
+from devices.agent.patch_codec import OUTPUT_UNIT, Op, OpKind
 from updates.patches.layout import Layout, Tensor
 
 # A shorter run of equal bytes costs less as zeros than as an op of its own.
@@ -22,6 +22,8 @@ _CONTROL_BYTES = 24
 _CONSTANT_SHARE = 0.9
 _LAG_DIVISORS = (25, 49, 3, 5, 2, 4, 6, 7, 8, 10, 16)
 _LAG_WORTH = 0.02
+# The shortest repeat that is looked for, and the shortest worth telling where it was.
+_REPEAT_KEY, _REPEAT_WORTH = 6, 10
 
 # What bytes at..at+size of the target come from: an offset in the base, or None.
 Segment = tuple[int, int, int | None]
@@ -92,7 +94,7 @@ def merged(ops: Sequence[Op]) -> list[Op]:
 
 def target_bytes(op: Op) -> int:
     """How many bytes of the target an op makes."""
-    if op.kind in (OpKind.COPY, OpKind.BYTES, OpKind.LITERAL):
+    if op.kind in (OpKind.COPY, OpKind.BYTES, OpKind.LITERAL, OpKind.EARLIER):
         return op.count
     return op.count * op.width if op.width else 4 * op.count
 
@@ -104,6 +106,56 @@ def copied_bytes(op: Op) -> int:
     if op.kind == OpKind.SAME_WORDS:
         return 4 * op.count
     return op.count * op.width if op.kind in (OpKind.SAME_ROWS, OpKind.SAME_COLUMNS) else 0
+
+
+def with_repeats(target: bytes, ops: Sequence[Op]) -> list[Op]:
+    """The same ops, but literals that were in the target before are copied from there."""
+    result: list[Op] = []
+    seen: dict[bytes, int] = {}
+    at = indexed = distance = 0
+    for op in ops:
+        end = at + target_bytes(op)
+        if op.kind != OpKind.LITERAL or end - at < _REPEAT_KEY:
+            result.append(op)
+            at = end
+            continue
+        begin = at
+        while at < end:
+            readable = at - at % OUTPUT_UNIT  # what is surely in flash by then
+            while indexed + _REPEAT_KEY <= readable:
+                seen[target[indexed : indexed + _REPEAT_KEY]] = indexed
+                indexed += 1
+            source = at - distance
+            size = _common(target, source, at, min(end, at + readable - source)) if 0 <= source < readable else 0
+            if size < _REPEAT_KEY and (found := seen.get(target[at : at + _REPEAT_KEY])) is not None:
+                source = found
+                size = _common(target, source, at, min(end, at + readable - source))
+            worth = _REPEAT_KEY if at - source == distance else _REPEAT_WORTH
+            if size < worth or target[at : at + size].count(target[at]) == size:
+                at += 1
+                continue
+            if begin < at:
+                result.append(Op(OpKind.LITERAL, at - begin))
+            result.append(Op(OpKind.EARLIER, size, offset=source))
+            distance = at - source
+            begin = at = at + size
+        if begin < end:
+            result.append(Op(OpKind.LITERAL, end - begin))
+    return result
+
+
+def _common(data: bytes, first: int, second: int, end: int) -> int:
+    """How many bytes from `first` on equal those from `second` on, up to `end` of the second."""
+    size, step = 0, 16
+    while second + size < end:
+        step = min(step, end - second - size)
+        if data[first + size : first + size + step] == data[second + size : second + size + step]:
+            size += step
+        elif step == 1:
+            break
+        else:
+            step = max(1, step // 4)
+    return size
 
 
 def _segment(base: bytes, target: bytes, at: int, size: int, offset: int | None) -> Iterator[Op]:

@@ -12,7 +12,15 @@ from itertools import accumulate
 
 from devices.agent.patch_codec import Op, OpKind, PatchRefused, Profile, decode, encode
 from updates.patches.layout import Layout, LayoutInvalid, check_layout
-from updates.patches.matching import aligned_segments, bsdiff_segments, in_place, merged, target_bytes, tensor_ops
+from updates.patches.matching import (
+    aligned_segments,
+    bsdiff_segments,
+    in_place,
+    merged,
+    target_bytes,
+    tensor_ops,
+    with_repeats,
+)
 from updates.patches.tflite_layout import is_tflite, tflite_layout
 
 IMAGE_BYTES_MAX = 1 << 24
@@ -91,7 +99,9 @@ def _smallest(base: bytes, target: bytes, profile: Profile, layouts: tuple[Layou
     tried.append(price("aligned", in_place(base, target, aligned_segments(base, target))))
     if min(len(patch.data) for patch in tried) > _POOR * len(target):
         tried.append(price("literal", [Op(OpKind.LITERAL, len(target))]))
-    return min(tried, key=lambda patch: len(patch.data))
+    best = min(tried, key=lambda patch: len(patch.data))
+    repeats = with_repeats(target, best.ops)
+    return best if repeats == list(best.ops) else min(best, price(best.way, repeats), key=lambda patch: len(patch.data))
 
 
 def _by_tensors(base: bytes, target: bytes, profile: Profile, steps: Sequence[tuple[Op, ...]]) -> list[Op]:
