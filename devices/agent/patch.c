@@ -362,6 +362,9 @@ mf_patch_status mf_patch_run(mf_patch *p, const mf_patch_base *base, const uint8
                 if (p->left == 0u) {
                     if (p->produced == p->target_size) break;
                     p->stage = MF_STAGE_REPEATED;
+#ifdef MF_PATCH_ENCODER
+                    if (p->tracing) return MF_PATCH_OP_ENDED;
+#endif
                 } else if (has(p, IS_COPY)) {
                     if (copy(p, base) != 0) return MF_PATCH_READ_FAILED;
                     continue;

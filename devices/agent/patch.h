@@ -19,7 +19,8 @@ typedef enum {
     MF_PATCH_OUTPUT,      /* out_count bytes of the target are in out: take them, then call again */
     MF_PATCH_DONE,        /* as OUTPUT, and these are the last; out_count may be 0 */
     MF_PATCH_BAD,         /* not a patch, or not one for this base or this decoder */
-    MF_PATCH_READ_FAILED
+    MF_PATCH_READ_FAILED,
+    MF_PATCH_OP_ENDED     /* on a host that traces only */
 } mf_patch_status;
 
 /* The images. Both functions return 0 on success. `read` is never asked for bytes of the base past `size`; `read_back`
@@ -35,7 +36,7 @@ typedef struct {
  * most comes first: short offsets make short code. */
 typedef struct {
     uint8_t stage, phase, kind, field, shape, bits, top, unary, negative, contexts, set, magnitude_class; /* symbol */
-    uint8_t profile, out_count, out_ready, header_done, header_at, filled, encoding, last_kind, negative_offset, shift, profiles;
+    uint8_t profile, out_count, out_ready, header_done, header_at, filled, encoding, tracing, last_kind, negative_offset, shift, profiles;
     uint16_t tail_slots;
     uint32_t range, code, gathered, produced, target_size, base_size;
     uint32_t left, at, column, row, position, recent; /* of the running op; recent: the last 4 bytes put out */

@@ -136,12 +136,10 @@ class Decoder:
         raw = bytes(_ffi.buffer(prefixes)[:])
         return Header(Profile(fields[0]), int(fields[1]), int(fields[2]), raw[:2], raw[2:])
 
-    @property
-    def op(self) -> tuple[Op, int]:
-        """The op that runs, and how many bytes of the target there are by now."""
-        fields = _ffi.new("uint32_t[6]")
-        _lib.mf_host_op(self._state, fields)
-        return Op(OpKind(fields[0]), *(int(field) for field in fields[1:5])), int(fields[5])
+
+def state_bytes(profile: Profile) -> int:
+    """RAM of a decoder besides its stack, as compiled here; the same on a 32-bit core."""
+    return int(_lib.mf_host_state_bytes(profile))
 
 
 def read_header(patch: bytes) -> Header:
@@ -167,6 +165,37 @@ def decode(
     base: bytes, patch: bytes, *, profile: Profile = Profile.L, target_size_limit: int = IMAGE_BYTES_MAX
 ) -> bytes:
     """The target, whose digest begins as the header says. Raises PatchRefused, naming what is wrong, and nothing else."""
+    return _decode(base, patch, profile, target_size_limit, None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """An op as it was decoded: `at` and `size` are bytes of the target, `bits` what it took of the patch."""
+
+    op: Op
+    at: int
+    size: int
+    bits: int
+
+
+def decode_parts(base: bytes, patch: bytes) -> tuple[bytes, list[Part]]:
+    """The target, and op by op how it came about. Raises PatchRefused."""
+    # No op makes less than a byte.
+    table = _ffi.new("mf_patch_part[]", max(1, min(read_header(patch).target_size, 1 << 16)))
+    count = _ffi.new("size_t *")
+    target = _decode(base, patch, Profile.L, IMAGE_BYTES_MAX, (table, count))
+    parts: list[Part] = []
+    at = 0
+    for row in table[0 : min(count[0], len(table))]:
+        size = int(row.produced) - at
+        raw = row.op
+        op = Op(OpKind(raw.kind), int(raw.count), int(raw.width), int(raw.inner), int(raw.offset))
+        parts.append(Part(op, at, size, int(row.bits)))
+        at += size
+    return target, parts
+
+
+def _decode(base: bytes, patch: bytes, profile: Profile, target_size_limit: int, trace: Any) -> bytes:
     header = read_header(patch)
     if header.profile > profile:
         raise PatchRefused("patch: profile L, this decoder takes S only")
@@ -180,7 +209,9 @@ def decode(
     state = _ffi.new("uint64_t[]", (_lib.mf_host_state_bytes(profile) + 7) // 8)
     out = _ffi.new("uint8_t[]", header.target_size)
     profiles = 3 if profile is Profile.L else 1
-    size = _lib.mf_host_decode(state, profiles, base, len(base), patch, len(patch), out, header.target_size)
+    table, count = trace or (_ffi.NULL, _ffi.NULL)
+    rows = table, len(table) if trace else 0, count
+    size = _lib.mf_host_decode(state, profiles, base, len(base), patch, len(patch), out, header.target_size, *rows)
     if size != header.target_size:
         raise PatchRefused("patch: damaged, it does not decode to an image of the size in its header")
     target = bytes(_ffi.buffer(out, size)[:])

@@ -189,20 +189,31 @@ int mf_host_run(void *state, const uint8_t *base, uint32_t base_size, const uint
 }
 
 int64_t mf_host_decode(void *state, unsigned profiles, const uint8_t *base, uint32_t base_size, const uint8_t *patch, size_t count,
-                       uint8_t *target, uint32_t limit) {
-    uint32_t at = 0, ready;
-    size_t used;
+                       uint8_t *target, uint32_t limit, mf_patch_part *parts, size_t part_limit, size_t *part_count) {
+    mf_patch *p = (mf_patch *)state;
+    uint32_t at = 0, ready, bits, before = 0;
+    size_t used, size = count, seen = 0;
     uint8_t out[MF_PATCH_OUT];
     int status;
     mf_host_begin(state, profiles);
+    p->tracing = parts != NULL;
     do {
         status = mf_host_run(state, base, base_size, target, patch, count, 1, &used, out, &ready);
-        if ((status != MF_PATCH_OUTPUT && status != MF_PATCH_DONE) || ready > limit - at) return -1;
+        if ((status != MF_PATCH_OUTPUT && status != MF_PATCH_DONE && status != MF_PATCH_OP_ENDED) || ready > limit - at) return -1;
         memcpy(target + at, out, ready);
         at += ready;
         patch += used;
         count -= used;
+        if (parts == NULL || status == MF_PATCH_OUTPUT) continue;
+        bits = (uint32_t)(8u * (size - count)) - mf_bit_length(p->range);
+        if (seen < part_limit) {
+            mf_patch_part part = {{p->kind, p->number[0], p->number[1], p->number[2], p->number[3]}, bits - before, p->produced};
+            parts[seen] = part;
+        }
+        seen++;
+        before = bits;
     } while (status != MF_PATCH_DONE);
+    if (part_count != NULL) *part_count = seen;
     return at;
 }
 
@@ -219,11 +230,3 @@ int mf_host_header(const void *state, uint32_t fields[3], uint8_t prefixes[6]) {
 void mf_host_seal(void *state) { mf_patch_seal((mf_patch *)state); }
 
 int mf_host_restored(void *state) { return mf_patch_restored((mf_patch *)state); }
-
-void mf_host_op(const void *state, uint32_t fields[6]) {
-    const mf_patch *p = (const mf_patch *)state;
-    uint32_t i;
-    fields[0] = p->kind;
-    for (i = 0; i < 4u; i++) fields[1u + i] = p->number[i];
-    fields[5] = p->produced;
-}

@@ -21,13 +21,15 @@ enum { MF_HOST_MORE, MF_HOST_OUTPUT, MF_HOST_DONE }; /* of mf_patch_status; all 
  * up to here. */
 int mf_host_run(void *state, const uint8_t *base, uint32_t base_size, const uint8_t *written, const uint8_t *input, size_t count,
                 int last, size_t *used, uint8_t *out, uint32_t *ready);
-/* All at once: the target's size, or -1. `target` takes `limit` bytes. */
+/* An op as it was decoded: what it took of the patch, and the target's size after it. */
+typedef struct { mf_patch_op op; uint32_t bits, produced; } mf_patch_part;
+
+/* All at once: the target's size, or -1. `target` takes `limit` bytes. `parts` (or NULL) takes the first `part_limit` ops,
+ * *part_count counts all. */
 int64_t mf_host_decode(void *state, unsigned profiles, const uint8_t *base, uint32_t base_size, const uint8_t *patch, size_t count,
-                       uint8_t *target, uint32_t limit);
+                       uint8_t *target, uint32_t limit, mf_patch_part *parts, size_t part_limit, size_t *part_count);
 /* Profile, base size, target size; 0 where the header has been read. prefixes: 2 and 4 bytes. */
 int mf_host_header(const void *state, uint32_t fields[3], uint8_t prefixes[6]);
 void mf_host_seal(void *state);
 int mf_host_restored(void *state);
-/* The op that runs: kind, count, width, inner, base offset, bytes of the target before what is put out next. */
-void mf_host_op(const void *state, uint32_t fields[6]);
 #endif

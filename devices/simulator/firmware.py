@@ -17,7 +17,7 @@ from devices.simulator.client import UriInvalid, Value, parse_uri
 from devices.simulator.flash import FileFlash, make_flash
 from devices.simulator.health import Counters
 from devices.simulator.network import Address
-from devices.simulator.package import DownloadArea, PayloadInvalid, decode_payload, replace
+from devices.simulator.package import CODECS, DownloadArea, PayloadInvalid, decode_payload, replace
 from devices.simulator.self_test import Outcome
 from devices.simulator.spec import NodeSpec
 
@@ -89,7 +89,8 @@ class Firmware:
 
     def _agent(self, **start: Any) -> Agent:
         class_hash = bytes.fromhex(self.spec.class_hash)
-        return Agent(self.flash, class_hash=class_hash, public_keys=self._public_keys, **start)
+        codecs = CODECS[self.spec.patch_decoder]
+        return Agent(self.flash, class_hash=class_hash, public_keys=self._public_keys, codecs=codecs, **start)
 
     def _load_memory(self) -> Memory:
         if not self._memory_path.exists():

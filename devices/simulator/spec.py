@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.simulator.network import Radio
+from devices.simulator.package import CODECS
 
 BEHAVIOURS = ("normal", "wrong-base", "failing-self-test", "reboot", "liar", "silent", "never", "lost-previous")
 
@@ -35,6 +36,7 @@ class NodeSpec:
     awake_s: float = 93.0  # stays awake so long after the last datagram; what a gateway assumes too
     lifetime_s: int = 86400
     firmware_build: str = "simulated-1"
+    patch_decoder: str = "l"  # what its firmware is built with: none, s or l
     link: str = "nbiot"
     lwm2m: str = "1.1"  # a 1.0 client has no Send: the server reads its reports
     loss: float = 0.0
@@ -89,6 +91,10 @@ def _node(item: dict[str, Any]) -> NodeSpec:
         raise SpecInvalid(f"node {node.endpoint}: behaviour {node.behaviour!r}, must be one of {', '.join(BEHAVIOURS)}")
     if node.link != "nbiot":
         raise SpecInvalid(f"node {node.endpoint}: link {node.link!r}, this simulator speaks nbiot")
+    if node.patch_decoder not in CODECS:
+        raise SpecInvalid(
+            f"node {node.endpoint}: patch_decoder {node.patch_decoder!r}, must be one of {', '.join(CODECS)}"
+        )
     if node.lwm2m not in ("1.0", "1.1"):
         raise SpecInvalid(f"node {node.endpoint}: lwm2m {node.lwm2m!r}, must be 1.0 or 1.1")
     if node.block_bytes not in (16, 32, 64, 128, 256, 512, 1024):
