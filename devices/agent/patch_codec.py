@@ -119,7 +119,10 @@ class Decoder:
         """
         used, ready = _ffi.new("size_t *"), _ffi.new("uint32_t *")
         out = _ffi.new("uint8_t[]", OUTPUT_UNIT + 4)
-        status = _lib.mf_host_run(self._state, self._base, len(self._base), piece, len(piece), last, used, out, ready)
+        with _ffi.from_buffer("uint8_t[]", self._written) as written:
+            status = _lib.mf_host_run(
+                self._state, self._base, len(self._base), written, piece, len(piece), last, used, out, ready
+            )
         if status not in (_lib.MF_HOST_MORE, _lib.MF_HOST_OUTPUT, _lib.MF_HOST_DONE):
             raise PatchRefused("patch: not one for this base and this decoder")
         self.finished = status == _lib.MF_HOST_DONE

@@ -260,8 +260,8 @@ def _changed(base: bytes, target: bytes, before: Tensor, tensor: Tensor, size: i
         return Op(OpKind.COLUMNS, columns, tensor.rows, offset=offset), fresh, literal
     change = np.frombuffer(target, np.int8, size, tensor.offset) - np.frombuffer(base, np.int8, size, offset)
     inner = _inner_lag(change.reshape(-1, columns).astype(np.float32))
-    kinds = OpKind.ROWS, OpKind.LINEAR
-    return *(Op(kind, size // columns, columns, inner, offset) for kind in kinds), fresh, literal
+    rows, linear = (Op(kind, size // columns, columns, inner, offset) for kind in (OpKind.ROWS, OpKind.LINEAR))
+    return rows, linear, fresh, literal
 
 
 def _inner_lag(change: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> int:
