@@ -176,9 +176,9 @@ def _on_cortex_m4(pairs: Sequence[Pair]) -> dict[str, float]:
 
 def _table(rows: Sequence[Row]) -> str:
     """A row a pair, then the geometric means by kind."""
-    lines = [
-        f"{'pair':<28}{'image':>8}{'L':>8}{'S':>8}{'best MCU peer':>40}{'bsdiff4':>9}{'zstd':>9}{'xz':>9}{'entropy':>9}{'L/ent.':>8}{'x peer':>8}"
-    ]
+    columns = ("bsdiff4", "zstd", "xz", "entropy")
+    heads = "".join(f"{name:>9}" for name in columns)
+    lines = [f"{'pair':<28}{'image':>8}{'L':>8}{'S':>8}{'best MCU peer':>40}{heads}{'L/ent.':>8}{'x peer':>8}"]
     by_kind: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_kind[row.pair.kind].append(row)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.updates.patch_seeds import patch_of, seeds
+from docs.vectors.patch_seeds import patch_of, seeds
 
 ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "devices/agent"

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _diff(chosen: argparse.Namespace) -> str:
     base, target = chosen.old.read_bytes(), chosen.new.read_bytes()
-    layouts = None if chosen.layout is None else read_layout(chosen.layout.read_text())
+    layouts = None if chosen.layout is None else read_layout(chosen.layout.read_bytes())
     patch = encode_patch(base, target, profile=Profile[chosen.profile.upper()], layouts=layouts)
     _write(chosen.output, patch.data)
     share = 100 * len(patch.data) / len(target)
@@ -76,7 +76,7 @@ def _apply(chosen: argparse.Namespace) -> str:
 def _info(chosen: argparse.Namespace) -> str:
     patch = chosen.patch.read_bytes()
     base = None if chosen.base is None else chosen.base.read_bytes()
-    layout = None if chosen.layout is None else read_layout(chosen.layout.read_text())[1]
+    layout = None if chosen.layout is None else read_layout(chosen.layout.read_bytes())[1]
     return report(inspect_patch(patch, base, layout))
 
 

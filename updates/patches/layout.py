@@ -35,7 +35,7 @@ class Tensor:
 Layout = tuple[Tensor, ...]
 
 
-def read_layout(text: str) -> tuple[Layout, Layout]:
+def read_layout(text: str | bytes) -> tuple[Layout, Layout]:
     """Tensor tables of the old and the new image: {"old": [tensor...], "new": [tensor...]}, each tensor an object with
     off, len (bytes), kind (i8, i8dw, i32, f32), rows and cols. Raises LayoutInvalid."""
     try:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices.agent.patch_codec import Decoder, OpKind, PatchRefused, Profile, decode, read_header
+from devices.agent.patch_codec import Decoder, Op, OpKind, PatchRefused, Profile, decode, encode, read_header
 from tests.unit.updates.weight_images import fine_tuned, image
 from updates.patches.weight_patch import encode_patch
 
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs/vectors/patches.json").read_text())
 BASE, LAYOUT = image(1)
 TARGET = fine_tuned(BASE, LAYOUT, 2)
 PATCHES = {profile: encode_patch(BASE, TARGET, profile=profile, layouts=(LAYOUT, LAYOUT)).data for profile in Profile}
@@ -142,3 +146,21 @@ def test_the_header_tells_base_and_target() -> None:
 
 def test_an_unchanged_image_costs_a_few_bytes() -> None:
     assert len(encode_patch(BASE, BASE, profile=Profile.S).data) <= 14
+
+
+@pytest.mark.parametrize("vector", VECTORS["good"], ids=lambda vector: vector["name"])
+def test_the_published_patches_decode_to_the_published_targets(vector: dict[str, Any]) -> None:
+    base, patch = bytes.fromhex(vector["base"]), bytes.fromhex(vector["patch"])
+    ops = [Op(**{**op, "kind": OpKind[op["kind"].upper()]}) for op in vector["ops"]]
+    assert decode(base, patch, profile=Profile[vector["profile"]]).hex() == vector["target"]
+    assert encode(Profile[vector["profile"]], base, bytes.fromhex(vector["target"]), ops)[0] == patch
+
+
+@pytest.mark.parametrize("vector", VECTORS["bad"], ids=lambda vector: vector["name"])
+def test_the_published_bad_patches_are_refused(vector: dict[str, Any]) -> None:
+    with pytest.raises(PatchRefused):
+        decode(bytes.fromhex(vector["base"]), bytes.fromhex(vector["patch"]))
+
+
+def test_the_published_patches_hold_every_kind_of_op() -> None:
+    assert {op["kind"] for vector in VECTORS["good"] for op in vector["ops"]} == {kind.name.lower() for kind in OpKind}

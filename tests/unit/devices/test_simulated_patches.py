@@ -1,0 +1,79 @@
+"""Simulated nodes decode weight patches with the shipped C code, by what their firmware is built with."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from devices.agent.native import Agent, Flash
+from devices.agent.patch_codec import Profile
+from devices.simulator.package import CODECS, PayloadInvalid, decode_payload
+from devices.simulator.spec import SpecInvalid, _node
+from tests.unit.devices.agent_bench import CLASS_HASH, SELF_TEST, SIGNER
+from tests.unit.updates.weight_images import fine_tuned, image
+from updates.patches.codec import Codec, build_patch
+from updates.patches.manifest import Manifest, sign_manifest
+from updates.patches.weight_patch import encode_patch
+
+BASE, LAYOUT = image(1)
+TARGET = fine_tuned(BASE, LAYOUT, 2)
+PATCH = {
+    2: encode_patch(BASE, TARGET, profile=Profile.S, layouts=(LAYOUT, LAYOUT)).data,
+    3: encode_patch(BASE, TARGET, profile=Profile.L, layouts=(LAYOUT, LAYOUT)).data,
+}
+
+
+def offered(decoder: str, codec: int) -> tuple[str, Agent]:
+    flash = Flash(8192)
+    flash.slots[0][: len(BASE)] = BASE
+    agent = Agent(
+        flash,
+        class_hash=CLASS_HASH,
+        public_keys=[SIGNER.public_key],
+        codecs=CODECS[decoder],
+        factory_size=len(BASE),
+    )
+    digest, prefix = hashlib.sha256(TARGET).digest(), hashlib.sha256(BASE).digest()[:8]
+    unsigned = Manifest(b"mod1", prefix, digest, len(TARGET), 1, CLASS_HASH, codec, SELF_TEST, bytes(16))
+    return agent.begin(sign_manifest(unsigned, SIGNER)), agent
+
+
+@pytest.mark.parametrize(("decoder", "codec"), [("s", 2), ("l", 2), ("l", 3)])
+def test_a_node_stages_the_image_that_its_decoder_makes(decoder: str, codec: int) -> None:
+    cause, agent = offered(decoder, codec)
+    assert cause == "none"
+    decoded = decode_payload(agent.received_manifest_codec, agent.image(0), PATCH[codec], agent.target_size)
+    assert agent.stage_write(0, decoded) == "none"
+    assert agent.stage_finish() == "none"
+    assert agent.image(1) == TARGET
+
+
+@pytest.mark.parametrize(("decoder", "codec"), [("none", 2), ("none", 3), ("s", 3)])
+def test_a_node_refuses_what_its_firmware_was_not_built_for(decoder: str, codec: int) -> None:
+    assert offered(decoder, codec)[0] == "unknown-codec"
+
+
+@pytest.mark.parametrize("codec", [2, 3])
+def test_a_damaged_patch_is_an_invalid_payload(codec: int) -> None:
+    with pytest.raises(PayloadInvalid):
+        decode_payload(codec, BASE, PATCH[codec][:-40], len(TARGET))
+    with pytest.raises(PayloadInvalid):
+        decode_payload(2, BASE, PATCH[3], len(TARGET))
+
+
+def test_the_server_sends_the_smallest_that_the_node_decodes() -> None:
+    sizes = {}
+    for decoder, codecs in CODECS.items():
+        patch = build_patch(BASE, TARGET, decodable=codecs)
+        assert patch.codec in codecs
+        assert decode_payload(patch.codec, BASE, patch.payload, len(TARGET)) == TARGET
+        sizes[decoder] = len(patch.payload)
+    assert sizes["l"] <= sizes["s"] < sizes["none"]
+    assert build_patch(BASE, TARGET).codec in (Codec.FULL_IMAGE, Codec.BSDIFF4)
+
+
+def test_a_specification_names_one_of_the_decoders() -> None:
+    node = {"endpoint": "n", "class_hash": "00000000", "slot_bytes": 64, "active": "", "patch_decoder": "xl"}
+    with pytest.raises(SpecInvalid, match="patch_decoder 'xl', must be one of none, s, l"):
+        _node(node)
