@@ -11,7 +11,17 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 PATCH_SOURCES = ["patch.c", "patch_model.c", "patch_weights.c"]
-SOURCES = ["agent.c", "journal.c", "manifest.c", "report.c", "sha256.c", "sha512.c", *PATCH_SOURCES, "patch_encode.c"]
+SOURCES = [
+    "agent.c",
+    "agent_patch.c",
+    "journal.c",
+    "manifest.c",
+    "report.c",
+    "sha256.c",
+    "sha512.c",
+    *PATCH_SOURCES,
+    "patch_encode.c",
+]
 HEADERS = ["modelfleet_agent.h", "patch_host.h"]
 MONOCYPHER = "third_party/monocypher/monocypher.c"
 STAMP = HERE / "build" / "sources.sha256"

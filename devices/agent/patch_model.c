@@ -55,7 +55,7 @@ static const uint16_t SQUASH[57] = {32768, 35600, 38390, 41099, 43691, 46138, 48
                                     64528, 64686, 64820, 64933, 65028, 65108, 65176, 65233, 65281, 65321, 65355, 65384,
                                     65408, 65429, 65446, 65460, 65472, 65482, 65491, 65498, 65504, 65509, 65513, 65517,
                                     65520, 65523, 65525, 65527, 65528, 65529, 65530, 65531, 65532};
-static const uint16_t RATE_L[16] = {21845, 13107, 9362, 7123, 5851, 4311, 3413, 2409, 1861, 1280, 975, 660, 499, 335, 252, 144};
+static const uint16_t RATE_L[16] = {21845, 13107, 9362, 7123, 5851, 4311, 3413, 2409, 1861, 1280, 975, 660, 499, 335, 252, 72};
 static const uint8_t MASK_L[16] = {0, 0, 0, 0, 1, 1, 3, 3, 7, 7, 15, 15, 31, 31, 63, 255};
 
 static int32_t log2_256(uint32_t value) { /* of 1..65535 */
@@ -145,7 +145,7 @@ static int mixed_bit(mf_patch *p, uint32_t node) {
     if (p1 < P_MIN) p1 = P_MIN;
     bit = arithmetic(p, p1);
     error = (bit ? 65536 : 0) - (int32_t)p1;
-    speed = 8u + 960u / (16u + large->trained[set]);
+    speed = 4u + 960u / (16u + large->trained[set]);
     if (large->trained[set] < 0xFFFFu) large->trained[set]++;
     for (i = 0; i < p->contexts; i++) {
         if (index[i] == MF_NO_CONTEXT) continue;

@@ -17,7 +17,7 @@ from devices.simulator.client import UriInvalid, Value, parse_uri
 from devices.simulator.flash import FileFlash, make_flash
 from devices.simulator.health import Counters
 from devices.simulator.network import Address
-from devices.simulator.package import CODECS, DownloadArea, PayloadInvalid, decode_payload, replace
+from devices.simulator.package import CODECS, IN_THE_AGENT, DownloadArea, PayloadInvalid, decode_payload, replace
 from devices.simulator.self_test import Outcome
 from devices.simulator.spec import NodeSpec
 
@@ -227,14 +227,17 @@ class Firmware:
         if agent.state != "receiving":  # the package ended before its manifest
             self._finish(_INTEGRITY)
             return
-        base = agent.image(agent.active_slot)
-        try:
-            image = decode_payload(agent.received_manifest_codec, base, self.download.payload, agent.target_size)
-        except PayloadInvalid:
-            agent.stage_abort("patch-invalid")
-            self._finish(_INTEGRITY)
-            return
-        cause = agent.stage_write(0, image)
+        codec, payload = agent.received_manifest_codec, self.download.payload
+        if codec in IN_THE_AGENT:
+            cause = agent.stage_patch(payload)
+        else:
+            try:
+                image = decode_payload(codec, agent.image(agent.active_slot), payload, agent.target_size)
+            except PayloadInvalid:
+                agent.stage_abort("patch-invalid")
+                self._finish(_INTEGRITY)
+                return
+            cause = agent.stage_write(0, image)
         if cause == "none":
             cause = agent.stage_finish()
         if cause == "none":

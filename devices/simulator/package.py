@@ -8,13 +8,11 @@ from pathlib import Path
 
 import bsdiff4.core
 
-from devices.agent.patch_codec import PatchRefused, Profile, decode
-
 _HEADER_BYTES, _CONTROL_BYTES = 32, 24
 _MANIFEST_MAX = 192
 # What a firmware build decodes, by the patch decoder that it is built with; every one takes a full image and BSDIFF40.
 CODECS = {"none": (0, 1), "s": (0, 1, 2), "l": (0, 1, 2, 3)}
-_PROFILES = {2: Profile.S, 3: Profile.L}
+IN_THE_AGENT = (2, 3)  # weight patches, by the shipped C code
 
 
 class PayloadInvalid(ValueError):
@@ -80,19 +78,11 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def decode_payload(codec: int, base: bytes, payload: bytes, target_size: int) -> bytes:
-    """The target image. Codec 0 is the image itself, 1 a BSDIFF40 file, 2 and 3 go through the shipped C decoder.
-
-    Raises PayloadInvalid.
-    """
+    """The target image. Codec 0 is the image itself, 1 a BSDIFF40 file. Raises PayloadInvalid."""
     if codec == 0:
         return payload
-    if codec in _PROFILES:
-        try:
-            return decode(base, payload, profile=_PROFILES[codec], target_size_limit=target_size)
-        except PatchRefused as error:
-            raise PayloadInvalid(str(error)) from error
     if codec != 1:
-        raise PayloadInvalid(f"codec: {codec}, this firmware decodes 0 to 3")
+        raise PayloadInvalid(f"codec: {codec}, this firmware decodes 0 and 1 here, 2 and 3 in its agent")
     if len(payload) < _HEADER_BYTES or payload[:8] != b"BSDIFF40":
         raise PayloadInvalid("payload: no BSDIFF40 header")
     control_size, diff_size, size = (int.from_bytes(payload[at : at + 8], "little") for at in (8, 16, 24))

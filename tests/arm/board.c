@@ -70,15 +70,29 @@ static int read_back(void *context, uint32_t offset, uint8_t *out, uint32_t coun
 
 static volatile uint32_t *const SYSTICK = (volatile uint32_t *)0xE000E010u;
 
+__attribute__((noinline)) static void say_digest(uint32_t size) {
+    uint8_t digest[32];
+    uint32_t i;
+    mf_sha256 hash;
+    mf_sha256_begin(&hash);
+    mf_sha256_add(&hash, target, size);
+    mf_sha256_end(&hash, digest);
+    for (i = 0; i < 32u; i++) say("digest ", digest[i], 2);
+}
+
+__attribute__((noinline)) static uint32_t painted_depth(void) {
+    uint8_t *deepest = stack_top - PAINTED;
+    while (*deepest == PAINT && deepest < stack_top) deepest++;
+    return (uint32_t)(stack_top - deepest);
+}
+
 static void decode(void) {
     mf_patch_base base = {NULL, read_base, read_back, (uint32_t)(base_end - base_begin)};
     const uint8_t *input = patch_begin;
-    size_t left = (size_t)(patch_end - patch_begin), i;
+    size_t left = (size_t)(patch_end - patch_begin);
     uint32_t written = 0, before = SYSTICK[2], now;
     uint64_t ticks = 0;
-    uint8_t digest[32];
     mf_patch_status status;
-    mf_sha256 hash;
     mf_patch_begin(&state.core, PROFILES);
     do {
         status = mf_patch_run(&state.core, &base, &input, &left, 1);
@@ -89,19 +103,11 @@ static void decode(void) {
         memcpy(target + written, state.core.out, state.core.out_ready);
         written += state.core.out_ready;
     } while (status != MF_PATCH_DONE && written <= TARGET_MAX - MF_PATCH_OUT);
+    say("stack ", painted_depth(), 8);
     say("ticks ", ticks, 16);
     say("status ", (uint32_t)status, 2);
     say("size ", written, 8);
-    mf_sha256_begin(&hash);
-    mf_sha256_add(&hash, target, written);
-    mf_sha256_end(&hash, digest);
-    for (i = 0; i < 32u; i++) say("digest ", digest[i], 2);
-}
-
-__attribute__((noinline)) static uint32_t painted_depth(void) {
-    uint8_t *deepest = stack_top - PAINTED;
-    while (*deepest == PAINT && deepest < stack_top) deepest++;
-    return (uint32_t)(stack_top - deepest);
+    say_digest(written);
 }
 
 void reset(void) {
@@ -113,7 +119,6 @@ void reset(void) {
     SYSTICK[2] = 0;
     SYSTICK[0] = 5; /* counts the core's clock, no interrupt */
     decode();
-    say("stack ", painted_depth(), 8);
     host(0x18, (const void *)0x20026); /* ended as it should */
     for (;;) {}
 }
