@@ -93,7 +93,7 @@ static void begin_symbol(mf_patch *p, uint32_t shape, uint32_t bits) {
 
 static void begin_op_symbol(mf_patch *p) {
     uint32_t slots = op_slots(p);
-    p->contexts = 1;
+    mf_set_contexts(p, 1);
     p->unary = 0;
     switch (p->stage) {
     case MF_STAGE_REPEATED: slots += MF_OPS_REPEATED - 1u; break; /* a tree's first node is 1 */
@@ -213,11 +213,11 @@ static int read_old(mf_patch *p, const mf_patch_base *base, uint8_t *out, uint32
 static int begin_element(mf_patch *p, const mf_patch_base *base) {
     uint8_t old[4] = {0, 0, 0, 0};
     if (p->kind == MF_OP_LITERAL) {
-        p->contexts = 1;
+        mf_set_contexts(p, 1);
         p->context[0] = 0;
 #ifndef MF_PATCH_ONLY_S
         if (mf_is_large(p)) {
-            p->contexts = 3;
+            mf_set_contexts(p, 3);
             p->context[1] = (uint16_t)(p->recent & 255u);
             p->context[2] = (uint16_t)(p->recent & 0xFFFFu);
             p->unary = 0;
@@ -284,7 +284,7 @@ static int decide(mf_patch *p, int32_t *value) {
             p->bits = 0;
             p->phase = MF_PHASE_LENGTH;
             p->context[0] = p->tail_slots;
-            p->contexts = 1;
+            mf_set_contexts(p, 1);
             return 0;
         }
         p->gathered = p->bits + 1u;
@@ -304,7 +304,7 @@ static int decide(mf_patch *p, int32_t *value) {
         if (p->bits != 0u) return 0;
         break;
     default:
-        p->contexts = 1;
+        mf_set_contexts(p, 1);
         if (p->bits != p->top || p->shape == MF_UNSIGNED) bit = mf_model_even_bit(p);
         else bit = mf_model_bit(p, p->unary != 0u ? 8u + p->top : 34u + p->top % 14u);
         p->gathered = p->gathered << 1 | (uint32_t)bit;

@@ -10,7 +10,7 @@
 enum {
     MF_PATCH_PROFILE_S = 0, MF_PATCH_PROFILE_L = 1,
     MF_PATCH_OUT = 32,           /* output comes in units of this many bytes, the last one shorter */
-    MF_PATCH_SLOTS_S = 328, MF_PATCH_SLOTS_L = 1280, MF_PATCH_INPUTS = 6, MF_PATCH_SETS = 21,
+    MF_PATCH_SLOTS_S = 320, MF_PATCH_SLOTS_L = 1264, MF_PATCH_INPUTS = 6, MF_PATCH_SETS = 21,
     MF_PATCH_RING = 2048, MF_PATCH_TAPS = 20, MF_PATCH_RATIOS = MF_PATCH_RING / 4, MF_PATCH_LITERALS = 768
 };
 

@@ -30,8 +30,10 @@ enum {
 
 #ifdef MF_PATCH_ONLY_S
 static inline int mf_is_large(const mf_patch *p) { (void)p; return 0; }
+static inline void mf_set_contexts(mf_patch *p, uint32_t count) { (void)p; (void)count; } /* always the first alone */
 #else
 static inline int mf_is_large(const mf_patch *p) { return p->profile == MF_PATCH_PROFILE_L; }
+static inline void mf_set_contexts(mf_patch *p, uint32_t count) { p->contexts = (uint8_t)count; }
 #endif
 static inline mf_patch_l *mf_large(mf_patch *p) { return (mf_patch_l *)(void *)p; }
 static inline uint32_t mf_magnitude(int32_t value) { return value < 0 ? 0u - (uint32_t)value : (uint32_t)value; }

@@ -86,7 +86,7 @@ static void large_expect(mf_patch *p, uint32_t mean) {
     mf_patch_l *large = mf_large(p);
     uint32_t columns = p->kind == MF_OP_BYTES ? 0u : p->number[1], inner = p->number[2], above;
     int32_t shift = within(p->row_xy * p->old_value / ((p->row_xx + 1000) / 6), 20), whole, part;
-    p->contexts = 6;
+    mf_set_contexts(p, 6);
     if (columns != 0u)
         above = level16(recalled_size(p, columns) * 8u + (p->row > 1u ? recalled_size(p, 2u * columns) * 4u : 0u) +
                         (p->row > 2u ? recalled_size(p, 3u * columns) * 2u : 0u) +
@@ -153,13 +153,13 @@ void mf_weight_expect(mf_patch *p) {
     uint32_t mean = level16((uint32_t)p->mean >> 4);
     p->shape = MF_SIGNED;
     p->unary = 6;
-    p->set = 0;
-    p->contexts = 1;
+    mf_set_contexts(p, 1);
     p->prediction = p->old_value;
     p->context[0] = (uint16_t)(MF_S_MEAN + mean * 8u);
     p->tail_slots = MF_S_TAIL;
 #ifndef MF_PATCH_ONLY_S
     if (!mf_is_large(p)) return;
+    p->set = 0;
     p->tail_slots = (uint16_t)(MF_L_TAIL + (mean >> 2) * 16u);
     if (p->column == 0u && (p->kind == MF_OP_ROWS || p->kind == MF_OP_LINEAR)) p->row_xy = p->row_xx = 0;
     large_expect(p, mean);
@@ -205,13 +205,13 @@ void mf_word_expect(mf_patch *p) {
     int32_t base = p->old_value;
     p->shape = MF_SIGNED;
     p->unary = 0;
-    p->contexts = 1;
+    mf_set_contexts(p, 1);
     p->context[0] = (uint16_t)(MF_S_WORDS + (p->kind == MF_OP_FLOATS ? 48u : 0u));
     p->prediction = p->old_value;
 #ifndef MF_PATCH_ONLY_S
     if (mf_is_large(p)) {
         mf_patch_l *large = mf_large(p);
-        p->contexts = 2;
+        mf_set_contexts(p, 2);
         p->context[0] = (uint16_t)(p->context[0] - MF_S_WORDS + MF_L_WORDS);
         p->context[1] = (uint16_t)(MF_L_WORD_CLASS + p->magnitude_class * 48u);
         if (p->kind == MF_OP_INTEGERS_SCALED && p->position < large->ratio_count)

@@ -80,10 +80,10 @@ __attribute__((noinline)) static void say_digest(uint32_t size) {
     for (i = 0; i < 32u; i++) say("digest ", digest[i], 2);
 }
 
-__attribute__((noinline)) static uint32_t painted_depth(void) {
-    uint8_t *deepest = stack_top - PAINTED;
+__attribute__((noinline)) static const uint8_t *deepest_painted(void) {
+    const uint8_t *deepest = stack_top - PAINTED;
     while (*deepest == PAINT && deepest < stack_top) deepest++;
-    return (uint32_t)(stack_top - deepest);
+    return deepest;
 }
 
 static void decode(void) {
@@ -93,6 +93,7 @@ static void decode(void) {
     uint32_t written = 0, before = SYSTICK[2], now;
     uint64_t ticks = 0;
     mf_patch_status status;
+    const uint8_t *here;
     mf_patch_begin(&state.core, PROFILES);
     do {
         status = mf_patch_run(&state.core, &base, &input, &left, 1);
@@ -103,7 +104,8 @@ static void decode(void) {
         memcpy(target + written, state.core.out, state.core.out_ready);
         written += state.core.out_ready;
     } while (status != MF_PATCH_DONE && written <= TARGET_MAX - MF_PATCH_OUT);
-    say("stack ", painted_depth(), 8);
+    __asm__ volatile("mov %0, sp" : "=r"(here));
+    say("stack ", (uint32_t)(here - deepest_painted()), 8); /* of the decoder, not of this function */
     say("ticks ", ticks, 16);
     say("status ", (uint32_t)status, 2);
     say("size ", written, 8);
@@ -114,7 +116,7 @@ void reset(void) {
     volatile uint8_t *at;
     *(volatile uint32_t *)0xE000ED88u |= 0xFu << 20; /* the floating-point unit, where there is one */
     __asm__ volatile("dsb\n isb");
-    for (at = stack_top - PAINTED; at < stack_top - 256; at++) *at = PAINT;
+    for (at = stack_top - PAINTED; at < (uint8_t *)__builtin_frame_address(0) - 64; at++) *at = PAINT;
     SYSTICK[1] = 0xFFFFFFu;
     SYSTICK[2] = 0;
     SYSTICK[0] = 5; /* counts the core's clock, no interrupt */

@@ -37,7 +37,7 @@ MACHINES = {
 
 @dataclass(frozen=True)
 class Run:
-    """`status` is mf_patch_status; `instructions` exact under -icount; `stack` bytes, painted."""
+    """`status` is mf_patch_status; `instructions` exact under -icount; `stack`: bytes of the decoder, painted."""
 
     status: int
     size: int

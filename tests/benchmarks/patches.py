@@ -140,7 +140,7 @@ def _unrelated(pairs: Sequence[Pair]) -> dict[str, float]:
 
 
 def _on_cortex_m4(pairs: Sequence[Pair]) -> dict[str, float]:
-    figures = {"decoder_ram_bytes_s": float(state_bytes(Profile.S))}
+    figures: dict[str, float] = {}
     if (reason := machines.missing()) is not None:
         print(f"code size and instructions left out: {reason}", file=sys.stderr)
         return figures
@@ -151,7 +151,7 @@ def _on_cortex_m4(pairs: Sequence[Pair]) -> dict[str, float]:
     print(
         f"\n{'on a Cortex-M4F, by QEMU -icount':<34}{'profile':>8}{'patch':>8}{'instructions a byte':>21}{'stack':>7}"
     )
-    deepest = 0
+    deepest = dict.fromkeys(Profile, 0)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         for profile in Profile:
@@ -167,10 +167,10 @@ def _on_cortex_m4(pairs: Sequence[Pair]) -> dict[str, float]:
                     raise RuntimeError(f"{pair.name}: the Cortex-M4F decodes to other bytes")
                 each = run.instructions / len(pair.new)
                 print(f"{pair.name:<34}{profile.name:>8}{len(patch):>8}{each:>21.0f}{run.stack:>7}")
-                if profile is Profile.L:
-                    deepest = max(deepest, run.stack)
-    if deepest:
-        figures["decoder_ram_bytes_l"] = float(state_bytes(Profile.L) + deepest)
+                deepest[profile] = max(deepest[profile], run.stack)
+    for profile, stack in deepest.items():
+        if stack:
+            figures[f"decoder_ram_bytes_{profile.name.lower()}"] = float(state_bytes(profile) + stack)
     return figures
 
 
