@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from devices.agent.patch_codec import Header, OpKind, Part, decode_parts, read_header, state_bytes
+from devices.agent.patch_codec import Header, OpKind, Part, Profile, decode_parts, read_header, state_bytes
 from updates.patches.layout import Layout
 from updates.patches.tflite_layout import is_tflite, tflite_layout
 
 # Instructions a byte of the target on a Cortex-M4F, -Os, by tests/benchmarks/patches.py; a copy is bound by the flash.
-_INSTRUCTIONS = {OpKind.LINEAR: 6500, OpKind.LITERAL: 6000}
-_INSTRUCTIONS_OTHER, _INSTRUCTIONS_COPY, _INSTRUCTIONS_S = 1400, 30, 350
+_INSTRUCTIONS = {OpKind.LINEAR: 6500, OpKind.LITERAL: 4100}
+_INSTRUCTIONS_OTHER, _INSTRUCTIONS_COPY, _INSTRUCTIONS_S = 2300, 30, 400
 _CLOCK_HZ = 64_000_000
 _CYCLES_AN_INSTRUCTION = 1.5  # assumed: flash wait states and taken branches
-_STACK_BYTES = {0: 120, 1: 600}
+_STACK_BYTES = {Profile.S: 92, Profile.L: 208}
 
 
 _COPIES = {OpKind.COPY, OpKind.SAME_WORDS, OpKind.SAME_ROWS, OpKind.SAME_COLUMNS, OpKind.EARLIER}
@@ -86,4 +86,4 @@ def _table(found: Inspection) -> list[str]:
 def _cost(kind: OpKind, header: Header) -> int:
     if kind in _COPIES:
         return _INSTRUCTIONS_COPY
-    return _INSTRUCTIONS_S if header.profile == 0 else _INSTRUCTIONS.get(kind, _INSTRUCTIONS_OTHER)
+    return _INSTRUCTIONS_S if header.profile is Profile.S else _INSTRUCTIONS.get(kind, _INSTRUCTIONS_OTHER)
