@@ -64,20 +64,21 @@ def network() -> torch.nn.Sequential:
 
 
 def train(
-    model: torch.nn.Module, inputs: Windows, labels: Labels, *, epochs: int, rate: float, frozen_statistics: bool
+    model: torch.nn.Sequential, inputs: Windows, labels: Labels, *, epochs: int, rate: float, head_only: bool
 ) -> None:
     """Adam with one-cycle rate; noise and gain jitter stand for other wrists and straps.
 
-    `frozen_statistics` keeps batch normalisation as it was: a fine-tuned model then stays near the one it came from,
-    and with it the patch stays small.
+    `head_only` trains the last layer alone, with the features as they are: the update that a radio with a few hundred
+    bytes a minute can carry to every node.
     """
     generator = torch.Generator().manual_seed(7)
     x, y = torch.from_numpy(inputs), torch.from_numpy(labels)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-3)
+    learnt = model[-1].parameters() if head_only else model.parameters()
+    optimizer = torch.optim.AdamW(learnt, lr=rate, weight_decay=1e-3)
     batch = 128
     steps = epochs * (len(x) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
-    model.train(not frozen_statistics)
+    model.train(not head_only)
     for epoch in range(epochs):
         order = torch.randperm(len(x), generator=generator)
         for indices in order[: len(x) // batch * batch].split(batch):
@@ -187,11 +188,11 @@ def main() -> None:
         "classes": list(watch["y_labels"]),
     }
     print("version 1.0")
-    train(model, first, first_labels, epochs=30, rate=4e-3, frozen_statistics=False)
+    train(model, first, first_labels, epochs=30, rate=4e-3, head_only=False)
     export(model, MODELS / "imu-1.0.onnx")
     facts["1.0"] = [accuracy(model, evaluation, evaluation_labels), accuracy(model, unseen, unseen_labels)]
     print("version 1.1")
-    train(model, everyone, all_labels, epochs=6, rate=2e-4, frozen_statistics=True)
+    train(model, everyone, all_labels, epochs=6, rate=1e-3, head_only=True)
     export(model, MODELS / "imu-1.1.onnx")
     facts["1.1"] = [accuracy(model, evaluation, evaluation_labels), accuracy(model, unseen, unseen_labels)]
     save_unsupported(MODELS / "imu-unsupported.onnx", model)

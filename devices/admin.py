@@ -5,23 +5,24 @@ from django.db.models import Model
 from django.http import HttpRequest
 
 from devices import models
+from fleet.audit.admin import AuditedAdmin
 from fleet.read_only import ReadOnly
 
 
 @admin.register(models.HardwareProfile)
-class HardwareProfileAdmin(admin.ModelAdmin):
+class HardwareProfileAdmin(AuditedAdmin):
     list_display = ["name", "core", "runtime", "rtos", "slot_bytes", "sram_bytes", "reserved_sram_bytes"]
     search_fields = ["name"]
 
 
 @admin.register(models.FirmwareBuild)
-class FirmwareBuildAdmin(admin.ModelAdmin):
+class FirmwareBuildAdmin(AuditedAdmin):
     list_display = ["name", "runtime", "agent_version", "decoder_profile", "io_hash"]
     search_fields = ["name"]
 
 
 @admin.register(models.Node)
-class NodeAdmin(admin.ModelAdmin):
+class NodeAdmin(AuditedAdmin):
     list_display = ["endpoint", "link", "profile", "firmware_build", "site"]
     list_select_related = ["profile", "firmware_build"]
     list_filter = ["link", "profile"]

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from devices.models import FirmwareBuild, HardwareProfile, Node
 from devices.registration import MAXIMUM_NODES, create_firmware_build, create_profile, register_nodes
-from fleet.accounts.authentication import actor_of, operator, viewer
+from fleet.accounts.authentication import actor_of, node_keeper, viewer
 
 router = Router()
 nodes = Router(tags=["nodes"])
@@ -116,12 +116,12 @@ def get_node(request: HttpRequest, node_id: Id) -> Node:
     return get_object_or_404(Node.objects.select_related("profile", "firmware_build", "presence"), pk=node_id)
 
 
-@nodes.post("", response={201: NodeOut}, auth=operator)
+@nodes.post("", response={201: NodeOut}, auth=node_keeper)
 def register_node(request: HttpRequest, node: NodeIn) -> Status[Node]:
     return Status(201, register_nodes(rows=[node.dict()], actor=actor_of(request))[0])
 
 
-@nodes.post("/bulk", response={201: BulkOut}, auth=operator)
+@nodes.post("/bulk", response={201: BulkOut}, auth=node_keeper)
 def register_many(request: HttpRequest, body: BulkIn) -> Status[dict[str, object]]:
     """All of them or none."""
     made = register_nodes(rows=[node.dict() for node in body.nodes], actor=actor_of(request))
@@ -134,7 +134,7 @@ def list_profiles(request: HttpRequest, after: str = "", limit: Limit = 100) -> 
     return HardwareProfile.objects.filter(name__gt=after)[:limit]
 
 
-@router.post("/profiles", response={201: ProfileOut}, auth=operator, tags=["profiles"])
+@router.post("/profiles", response={201: ProfileOut}, auth=node_keeper, tags=["profiles"])
 def add_profile(request: HttpRequest, profile: ProfileIn) -> Status[HardwareProfile]:
     return Status(201, create_profile(actor=actor_of(request), **profile.dict()))
 
@@ -145,7 +145,7 @@ def list_firmware_builds(request: HttpRequest, after: str = "", limit: Limit = 1
     return FirmwareBuild.objects.filter(name__gt=after)[:limit]
 
 
-@router.post("/firmware-builds", response={201: FirmwareBuildOut}, auth=operator, tags=["firmware builds"])
+@router.post("/firmware-builds", response={201: FirmwareBuildOut}, auth=node_keeper, tags=["firmware builds"])
 def add_firmware_build(request: HttpRequest, build: FirmwareBuildIn) -> Status[FirmwareBuild]:
     return Status(201, create_firmware_build(actor=actor_of(request), **build.dict()))
 

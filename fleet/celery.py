@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fleet.settings")
 
@@ -23,7 +23,27 @@ def wake_workers(sender: Celery, **kwargs: object) -> None:
         "updates.tasks.drain_link_events",
         "updates.tasks.build_due",
         "updates.tasks.build_patches_due",
+        "devices.tasks.feed_lorawan",
     ):
         # A wake-up that waited behind a long build says nothing that a newer one does not say.
         sender.add_periodic_task(settings.TICK_SECONDS, sender.signature(name), name=name, expires=10)
     sender.add_periodic_task(3600, sender.signature("devices.tasks.keep_partitions"), name="keep-partitions")
+    sender.add_periodic_task(3600, sender.signature("fleet.accounts.tasks.tidy_accounts"), name="tidy-accounts")
+
+
+@signals.setup_logging.connect
+def log_as_the_web_does(**kwargs: object) -> None:
+    """Celery would put a format of its own on the root logger; this keeps Django's."""
+    from logging.config import dictConfig
+
+    from django.conf import settings
+
+    dictConfig(settings.LOGGING)
+
+
+@signals.import_modules.connect
+def give_workers_a_heart(sender: Celery, **kwargs: object) -> None:
+    """After django.setup(), which Celery's own receiver does first."""
+    from fleet.operations.worker import HeartStep
+
+    app.steps["consumer"].add(HeartStep)

@@ -14,9 +14,9 @@ TIMEOUT_S = 3.0
 
 
 def http_answers(port: str) -> bool:
-    """Whether the log-in page comes back; it is asked for as a TLS proxy does, else production sends us to https."""
+    """Whether the web process answers and reaches its database and its broker."""
     connection = http.client.HTTPConnection("localhost", int(port), timeout=TIMEOUT_S)
-    connection.request("GET", "/admin/login/", headers={"X-Forwarded-Proto": "https"})
+    connection.request("GET", "/health/ready?checks=database,broker")
     return connection.getresponse().status == http.HTTPStatus.OK
 
 
@@ -39,7 +39,24 @@ def worker_answers(queue: str) -> bool:
     return queue in [entry["name"] for entry in taken.get(name, [])]
 
 
-CHECKS = {"http": http_answers, "coap": coap_answers, "worker": worker_answers}
+def beat_lives(host: str) -> bool:
+    """Whether beat on `host`, or on this machine for `here`, said lately that it sends wake-ups."""
+    from datetime import timedelta
+
+    import django
+
+    django.setup()
+    from django.utils import timezone
+
+    from fleet.operations.heart import DEAD_AFTER_S
+    from fleet.operations.models import Heartbeat, ProcessKind
+
+    name = f"beat@{socket.gethostname() if host == 'here' else host}"
+    alive = Heartbeat.objects.filter(kind=ProcessKind.BEAT, name=name)
+    return alive.filter(beat_at__gte=timezone.now() - timedelta(seconds=DEAD_AFTER_S)).exists()
+
+
+CHECKS = {"beat": beat_lives, "http": http_answers, "coap": coap_answers, "worker": worker_answers}
 
 
 def main(kind: str, what: str) -> int:

@@ -10,10 +10,10 @@ import os
 import secrets
 from pathlib import Path
 
-import structlog
-
 from fleet.embedded.services import running
 from fleet.embedded.urls import broker_url, database_settings
+from fleet.operations.logs import configure as configure_logs
+from fleet.operations.logs import logging_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(os.environ.get("MODELFLEET_VAR", BASE_DIR / "var"))
@@ -58,15 +58,20 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "django_htmx",
     "ninja",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
     "fleet.accounts",
     "fleet.audit",
     "fleet.blobs",
+    "fleet.operations",
     "devices",
     "updates",
     "frontend",
 ]
 
 MIDDLEWARE = [
+    "fleet.operations.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "fleet.security.ContentSecurityPolicyMiddleware",
@@ -78,6 +83,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "fleet.accounts.sessions.SessionMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 
 ROOT_URLCONF = "fleet.urls"
@@ -115,6 +122,21 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
+OIDC_SERVER_URL = os.environ.get("OIDC_SERVER_URL", "")
+OIDC_CLIENT_ID = os.environ.get("OIDC_CLIENT_ID", "")
+OIDC_CLIENT_SECRET = os.environ.get("OIDC_CLIENT_SECRET", "")
+OIDC_ENABLED = bool(OIDC_SERVER_URL and OIDC_CLIENT_ID and OIDC_CLIENT_SECRET)
+OIDC_NAME = os.environ.get("OIDC_NAME", "single sign-on")
+OIDC_SCOPES = os.environ.get("OIDC_SCOPES", "openid profile email").split()
+OIDC_ROLE_CLAIM = os.environ.get("OIDC_ROLE_CLAIM", "groups")
+# group=role, with commas. Empty: new users are viewers, and admins give roles.
+OIDC_ROLES = dict(pair.split("=", 1) for pair in os.environ.get("OIDC_ROLES", "").split(",") if pair)
+OIDC_UNKNOWN_GROUPS = os.environ.get("OIDC_UNKNOWN_GROUPS", "viewer")
+SOCIALACCOUNT_ADAPTER = "fleet.accounts.oidc.SocialAccountAdapter"
+SOCIALACCOUNT_LOGIN_ON_GET = True
+SOCIALACCOUNT_STORE_TOKENS = False
+ACCOUNT_EMAIL_VERIFICATION = "none"
+
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -130,10 +152,20 @@ WHITENOISE_USE_FINDERS = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 UPLOAD_MAX_BYTES = 256 * 1024 * 1024
 
-SESSION_COOKIE_HTTPONLY = True
+# Networks of our own proxies, whose X-Forwarded-For is believed.
+TRUSTED_PROXIES = [network for network in os.environ.get("TRUSTED_PROXIES", "").split(",") if network]
+
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+# A browser takes a __Host- cookie from this host alone, over https, for every path.
+SESSION_COOKIE_NAME = "__Host-session" if PRODUCTION else "sessionid"
+CSRF_COOKIE_NAME = "__Host-csrf" if PRODUCTION else "csrftoken"
+SESSION_IDLE_MINUTES = int(os.environ.get("SESSION_IDLE_MINUTES", "120"))
+SESSION_MAXIMUM_HOURS = int(os.environ.get("SESSION_MAXIMUM_HOURS", "12"))
+SESSION_COOKIE_AGE = SESSION_MAXIMUM_HOURS * 3600
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_SSL_REDIRECT = PRODUCTION
+SECURE_REDIRECT_EXEMPT = ["^health/"]  # probes ask over http, beside the proxy
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = PRODUCTION
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
@@ -154,6 +186,7 @@ CELERY_TASK_ROUTES = {
     "devices.tasks.*": {"queue": "links"},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULER = "fleet.operations.beat:BeatingScheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 1
 
 # How often the workers are woken to look at PostgreSQL.
@@ -169,32 +202,12 @@ LWM2M_PORT = int(os.environ.get("LWM2M_PORT", "5683"))
 # The address that nodes are told to pull from; behind a load balancer it is not the one that is bound.
 LWM2M_PUBLIC = os.environ.get("LWM2M_PUBLIC", "")
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "lines": {
-            "()": structlog.stdlib.ProcessorFormatter,
-            "processor": structlog.processors.JSONRenderer(),
-            "foreign_pre_chain": [
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-            ],
-        },
-    },
-    "handlers": {"standard_error": {"class": "logging.StreamHandler", "formatter": "lines"}},
-    "root": {"handlers": ["standard_error"], "level": "INFO"},
-}
-structlog.configure(
-    processors=[
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-    ],
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    cache_logger_on_first_use=True,
-)
+# Longest wait for one call to ChirpStack, real seconds.
+CHIRPSTACK_TIMEOUT_S = float(os.environ.get("CHIRPSTACK_TIMEOUT_S", "5"))
+# Who may read /metrics: a bearer of this token. Without one it is served in DEBUG only.
+METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
+# The address that people, CI and ChirpStack use, such as https://fleet.example.com.
+PUBLIC_URL = os.environ.get("PUBLIC_URL", "")
+
+LOGGING = logging_settings(os.environ.get("LOG_LEVEL", "INFO"))
+configure_logs()

@@ -9,8 +9,23 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from fleet.accounts.models import Role
+from fleet.accounts.permissions import Scope
 
-SECTIONS = {"node": "nodes", "campaign": "campaigns", "version": "models", "fleet": "fleet"}
+# First word of an address' name to the section of the left rail that it belongs to.
+SECTIONS = {
+    "fleet": "fleet",
+    "node": "nodes",
+    "campaign": "campaigns",
+    "version": "models",
+    "patch": "patches",
+    "server": "servers",
+    "status": "status",
+    "audit": "audit",
+    "user": "users",
+    "account": "account",
+    "token": "account",
+    "role": "account",
+}
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
@@ -23,4 +38,6 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "section": next((section for prefix, section in SECTIONS.items() if name.startswith(prefix)), ""),
         "may_operate": known and user.may(Role.OPERATOR),
         "may_approve": known and user.may(Role.APPROVER),
+        "may_audit": known and user.may(Scope.AUDIT.role),
+        "may_administer": known and user.may(Scope.ADMIN.role),
     }

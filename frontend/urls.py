@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.views import LogoutView
-from django.urls import path
+from django.urls import include, path
 
-from frontend import campaign_views, views
+from frontend import (
+    builder_views,
+    campaign_views,
+    many_nodes_views,
+    model_views,
+    network_views,
+    node_views,
+    views,
+)
 
 urlpatterns = [
-    path("login/", views.Login.as_view(), name="login"),
-    path("logout/", LogoutView.as_view(), name="logout"),
+    path("", include("frontend.account_urls")),
     path("", views.fleet, name="fleet"),
-    path("nodes/", views.nodes, name="nodes"),
-    path("nodes/count/", views.node_count, name="node-count"),
-    path("nodes/<int:node_id>/", views.node, name="node"),
-    path("models/", views.versions, name="versions"),
-    path("models/upload/", views.upload, name="version-upload"),
-    path("models/<int:version_id>/", views.version, name="version"),
+    path("nodes/", node_views.nodes, name="nodes"),
+    path("nodes/count/", node_views.node_count, name="node-count"),
+    path("nodes/export/", node_views.export, name="nodes-export"),
+    path("nodes/labels/", many_nodes_views.relabel_nodes, name="nodes-relabel"),
+    path("nodes/import/", many_nodes_views.import_csv, name="nodes-import"),
+    path("nodes/import/template/", many_nodes_views.import_template, name="nodes-import-template"),
+    path("nodes/views/", many_nodes_views.save, name="node-view-save"),
+    path("nodes/views/<int:view_id>/", many_nodes_views.change, name="node-view-change"),
+    path("nodes/views/<int:view_id>/delete/", many_nodes_views.delete, name="node-view-delete"),
+    path("nodes/<int:node_id>/", node_views.node, name="node"),
+    path("nodes/<int:node_id>/timeline/", node_views.node_timeline, name="node-timeline"),
+    path("nodes/<int:node_id>/labels/", node_views.describe, name="node-describe"),
+    path("models/", model_views.versions, name="versions"),
+    path("models/upload/", model_views.upload, name="version-upload"),
+    path("models/compare/", model_views.compare, name="version-compare"),
+    path("models/<int:version_id>/", model_views.version, name="version"),
+    path("patches/", model_views.patches, name="patches"),
+    path("patches/<int:patch_id>/build-again/", model_views.build_patch_again, name="patch-build-again"),
+    path("network-servers/", network_views.servers, name="servers"),
+    path("network-servers/new/", network_views.edit, name="server-new"),
+    path("network-servers/<int:server_id>/", network_views.edit, name="server-edit"),
+    path("network-servers/<int:server_id>/<slug:action>/", network_views.act, name="server-action"),
     path("campaigns/", campaign_views.campaigns, name="campaigns"),
-    path("campaigns/new/", campaign_views.new, name="campaign-new"),
+    path("campaigns/new/", builder_views.new, name="campaign-new"),
+    path("campaigns/new/count/", builder_views.filter_count, name="campaign-filter"),
     path("campaigns/<int:campaign_id>/", campaign_views.campaign, name="campaign"),
     path("campaigns/<int:campaign_id>/plan/", campaign_views.plan, name="campaign-plan"),
     path("campaigns/<int:campaign_id>/halt/", campaign_views.halt, name="campaign-halt"),

@@ -21,6 +21,8 @@ from devices.models import HardwareProfile, KnownImage
 from devices.services import PrefixClash, register_image
 from fleet.audit.models import record
 from fleet.blobs.models import load, store
+from fleet.operations.services import observe
+from fleet.operations.stopwatch import Stopwatch
 from updates import models
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline import build as pipeline
@@ -34,7 +36,7 @@ from updates.pipeline.types import (
     ValidationLimits,
     ValidationReport,
 )
-from updates.profiles import pipeline_profile
+from updates.profiles import arena_evidence, pipeline_profile
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)
@@ -83,8 +85,8 @@ def _lease_version(now: datetime) -> ModelVersion | None:
             )
             return version
         version.state, version.attempts = VersionState.BUILDING, version.attempts + 1
-        version.lease_until, version.progress_percent = now + LEASE, 0
-        version.save(update_fields=["state", "attempts", "lease_until", "progress_percent"])
+        version.lease_until, version.progress_percent, version.build_started_at = now + LEASE, 0, now
+        version.save(update_fields=["state", "attempts", "lease_until", "progress_percent", "build_started_at"])
     return version
 
 
@@ -92,7 +94,10 @@ def _build(version: ModelVersion, now: datetime) -> None:
     # The number of the attempt fences: a worker that lost its lease writes to no row.
     mine = ModelVersion.objects.filter(pk=version.pk, state=VersionState.BUILDING, attempts=version.attempts)
 
+    stopwatch = Stopwatch(lambda stage, seconds: observe("build_seconds", stage, seconds))
+
     def report_progress(stage: str, fraction: float) -> None:
+        stopwatch.begin(stage)
         mine.update(stage=stage, progress_percent=round(100 * fraction))
 
     began = time.monotonic()
@@ -215,7 +220,7 @@ def _store_image(version: ModelVersion, image: Image) -> ModelImage:
         operators=list(image.operators),
         io_hash=image.io_hash,
         self_test_digest=image.self_test_digest,
-        facts={name: facts[name] for name in (*kept, "output_scale", "output_zero_point")},
+        facts={name: facts[name] for name in (*kept, "output_scale", "output_zero_point", "arena_estimates")},
     )
 
 
@@ -260,7 +265,7 @@ def _fit(images: Iterable[ModelImage], profiles: Iterable[HardwareProfile]) -> i
         for profile in profiles:
             verdict = fit(
                 image_bytes=image.size,
-                arena_bytes=image.arena_bytes,
+                arena=arena_evidence(image),
                 alignment=image.alignment,
                 operators=tuple(image.operators),
                 profile=pipeline_profile(profile),

@@ -1,8 +1,10 @@
-"""A hardware profile of the database as the pipeline takes it."""
+"""Hardware profiles and images of the database as the pipeline takes them."""
 
 from __future__ import annotations
 
 from devices.models import HardwareProfile
+from updates.models import ModelImage
+from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.types import Profile
 
 
@@ -25,3 +27,8 @@ def pipeline_profile(profile: HardwareProfile) -> Profile:
         rtos=profile.rtos,
         deadline_ms=profile.latency_deadline_ms,
     )
+
+
+def arena_evidence(image: ModelImage) -> ArenaEvidence:
+    """What is known of the arena that this image needs."""
+    return ArenaEvidence(image.arena_bytes, image.facts.get("arena_estimates", {}), precision=image.precision)

@@ -6,11 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
 from devices.links import link_for
 from devices.models import LinkKind
 from fleet.audit.models import record
 from fleet.clock import fleet_time
+from fleet.operations.services import ran
+from fleet.operations.wakeups import wake
+from updates.campaigns.runs import tick_of
 from updates.campaigns.transitions import lock, move, sum_tallies
 from updates.models import Campaign
 from updates.states import CAMPAIGN_REACHED_FROM, OPEN_STATES, CampaignState, NodeUpdateState, WaveState
@@ -46,6 +50,10 @@ def set_state(campaign: Campaign, state: CampaignState, *, reason: str = "", **c
             f"That is possible only while it is {' or '.join(sources)}.",
         )
     campaign.refresh_from_db()
+    if state in (CampaignState.SCHEDULED, CampaignState.RUNNING):
+        # Its next tick is awaited from now on: how long a campaign waits is told from here.
+        ran(durations_s={tick_of(campaign.pk): 0.0}, now=timezone.now())
+        wake("updates.tasks.tick_campaigns")
 
 
 def _audited(campaign: Campaign, actor: str, action: str, before: str, **more: Any) -> None:

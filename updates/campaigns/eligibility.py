@@ -9,7 +9,7 @@ from typing import NamedTuple
 from devices.models import FirmwareBuild, HardwareProfile
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline.fit import fit
-from updates.profiles import pipeline_profile
+from updates.profiles import arena_evidence, pipeline_profile
 
 
 class NodeKind(NamedTuple):
@@ -56,7 +56,7 @@ def choose(
             continue
         result = fit(
             image_bytes=image.size,
-            arena_bytes=image.arena_bytes,
+            arena=arena_evidence(image),
             alignment=image.alignment,
             operators=tuple(image.operators),
             profile=pipeline_profile(profile),

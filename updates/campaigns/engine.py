@@ -26,7 +26,7 @@ from updates.campaigns.actions import ON_THE_AIR, set_state, withdraw
 from updates.campaigns.bundles import bundles_for, revert_command_for
 from updates.campaigns.gates import GatePolicy, decide
 from updates.campaigns.plan import next_sequence
-from updates.campaigns.transitions import lock, move, sum_tallies
+from updates.campaigns.transitions import lock_for_tick, move, sum_tallies
 from updates.models import Campaign, Method, NodeUpdate, Patch, Wave
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState, PatchState, WaveState
 
@@ -41,8 +41,9 @@ def due_campaigns() -> list[int]:
 
 @transaction.atomic
 def tick(*, campaign_id: int, now: datetime) -> bool:
-    """Whether this call held the lock and looked. A second worker that comes at the same time leaves at once."""
-    if not lock([campaign_id], wait=False):
+    """Whether this call held the lock and looked. A second tick that comes at the same time leaves at once; a batch of
+    reports that holds the campaign is waited for, a few seconds at most."""
+    if not lock_for_tick(campaign_id):
         return False
     # The row lock orders this against a person's halt: whoever commits first is seen by the other.
     campaign = Campaign.objects.select_for_update().get(pk=campaign_id)

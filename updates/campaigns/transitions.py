@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 from django.db.models import Sum
+from psycopg.errors import LockNotAvailable
 
 from updates.models import Tally
 from updates.states import OPEN_STATES, REACHED_FROM, NodeUpdateState
@@ -42,6 +43,9 @@ WHERE t.wave_id = d.wave_id AND t.state = d.state AND t.id IN (SELECT id FROM lo
 
 # First half of the two-part advisory key, so that no other use of advisory locks meets ours.
 LOCK_SPACE = 0x6D66
+# Held by the tick that works on a campaign or waits for its lock: of two ticks the second leaves.
+TICK_SPACE = 0x6D67
+TICK_WAIT_S = 5.0
 
 
 def lock(campaign_ids: Sequence[int], *, wait: bool) -> bool:
@@ -54,6 +58,29 @@ def lock(campaign_ids: Sequence[int], *, wait: bool) -> bool:
                 cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [LOCK_SPACE, campaign_id])
                 if not cursor.fetchone()[0]:
                     return False
+    return True
+
+
+def lock_for_tick(campaign_id: int, *, within_s: float = TICK_WAIT_S) -> bool:
+    """The campaign's lock for a tick. False where another tick is at work, or the lock does not come in time.
+
+    PostgreSQL hands an advisory lock to those who wait for it in the order in which they came, so a tick that waits gets
+    its turn after the batch that is drained now, however fast the next follows. A try would find the lock taken nearly
+    always under steady ingest.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [TICK_SPACE, campaign_id])
+        if not cursor.fetchone()[0]:
+            return False
+        try:
+            with transaction.atomic():
+                cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{round(1000 * within_s)}ms"])
+                cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_SPACE, campaign_id])
+        except OperationalError as error:
+            if isinstance(error.__cause__, LockNotAvailable):
+                return False
+            raise
+        cursor.execute("SELECT set_config('lock_timeout', '0', true)")
     return True
 
 

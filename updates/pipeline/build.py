@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from updates.pipeline import child
+from updates.pipeline import arena, child
 from updates.pipeline.arrays import MAXIMUM_UPLOAD_BYTES
 from updates.pipeline.check import check_size
+from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.fit import fit
 from updates.pipeline.quantize import check_target
 from updates.pipeline.types import (
@@ -31,6 +32,7 @@ from updates.pipeline.types import (
 from updates.pipeline.validate import compare, validate
 
 TOOLS = ("ai-edge-litert", "ai-edge-quantizer", "numpy", "onnx", "onnx2tf", "onnxruntime", "tflite-micro")
+KERNEL_LIBRARIES = ("reference", "cmsis-nn")
 _STAGES_PER_TARGET = 4
 
 
@@ -91,7 +93,7 @@ def fit_image(image: Image, profile: Profile) -> Fit:
     """`fit` of a whole image on a profile as it is."""
     return fit(
         image_bytes=len(image.data),
-        arena_bytes=image.arena_bytes,
+        arena=ArenaEvidence(image.arena_bytes, image.arena_estimates, precision=image.target.precision),
         alignment=image.target.alignment,
         operators=image.operators,
         profile=profile,
@@ -114,6 +116,9 @@ def _image(
     begin("judge")
     facts = child.run("judge", "updates.pipeline.judge:stage", directory, layout | {"slices": len(model["slices"])})
     data = (directory / "image.tflite").read_bytes()
+    facts["arena_estimates"] = {
+        library: arena.plan(data, kernel_library=library).total_bytes for library in KERNEL_LIBRARIES
+    }
     facts["input_shape"], facts["output_shape"] = tuple(facts["input_shape"]), tuple(facts["output_shape"])
     return Image(
         target=target,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.types import Fit, Profile
-
-EVIDENCE = "tflm-bisected-x86"
 
 
 def fit(
     *,
     image_bytes: int,
-    arena_bytes: int,
+    arena: ArenaEvidence,
     alignment: int,
     operators: tuple[str, ...],
     profile: Profile,
@@ -36,6 +35,7 @@ def fit(
     sram = own.get("sram_bytes", profile.sram_bytes)
     reserved = own.get("reserved_sram_bytes", profile.reserved_sram_bytes)
     limit = max(0, int((sram - reserved) * profile.arena_fraction))
+    arena_bytes, evidence = arena.needed(kernel_library=profile.kernel_library)
     reasons = []
     if runtime != profile.runtime:
         reasons.append(f"The image is for {runtime}, the profile runs {profile.runtime}: build for {profile.runtime}.")
@@ -65,4 +65,14 @@ def fit(
             "register them in the firmware or replace them in the model."
         )
     bound = limit if firmware_arena_bytes is None else min(limit, firmware_arena_bytes)
-    return Fit(profile.name, not reasons, image_bytes, slot, arena_bytes, bound, EVIDENCE, tuple(reasons))
+    return Fit(
+        profile=profile.name,
+        fits=not reasons,
+        image_bytes=image_bytes,
+        slot_bytes=slot,
+        arena_bytes=arena_bytes,
+        arena_limit_bytes=bound,
+        evidence=evidence,
+        arena_by_evidence=arena.ladder(kernel_library=profile.kernel_library),
+        reasons=tuple(reasons),
+    )

@@ -65,12 +65,14 @@ class Profile:
 
 @dataclass(frozen=True)
 class Image:
-    """The exact bytes of a model slot. `arena_bytes` is the smallest arena in which TFLM ran it here (x86-64)."""
+    """The exact bytes of a model slot. `arena_bytes` is the smallest arena in which TFLM ran it here (x86-64);
+    `arena_estimates` is what a 32-bit core needs, by kernel library."""
 
     target: TargetClass
     data: bytes
     digest: str
     arena_bytes: int
+    arena_estimates: dict[str, int]
     operators: tuple[str, ...]
     input_shape: tuple[int, ...]
     input_type: str
@@ -96,7 +98,10 @@ def io_hash(
 
 @dataclass(frozen=True)
 class Fit:
-    """Verdict of an image on a profile. Every reason carries the two numbers and what to change."""
+    """Verdict of an image on a profile. Every reason carries the two numbers and what to change.
+
+    `arena_bytes` is the largest of `arena_by_evidence`, and `evidence` its name.
+    """
 
     profile: str
     fits: bool
@@ -105,6 +110,7 @@ class Fit:
     arena_bytes: int
     arena_limit_bytes: int
     evidence: str
+    arena_by_evidence: dict[str, int]
     reasons: tuple[str, ...]
 
 
@@ -124,12 +130,23 @@ class ValidationLimits:
 
 
 @dataclass(frozen=True)
+class Flip:
+    """A sample that both decide differently: its index in the slice, from 0, and the three classes."""
+
+    index: int
+    label: int
+    fp32: int
+    int8: int
+
+
+@dataclass(frozen=True)
 class SliceResult:
     """One slice, fp32 against quantized, same inputs. None where the slice has no class labels.
 
     worst_recall_interval is Wilson's 95 % interval of the quantized recall of the class that lost most; confusion
-    matrices are rows of true classes by columns of decisions. error_*: root mean square error against float labels.
-    sqnr_db is infinite where both outputs are equal.
+    matrices are rows of true classes by columns of decisions, empty above MAXIMUM_CONFUSION_CLASSES. flips are the
+    first MAXIMUM_FLIPS of flip_count, those that lost a right decision first. error_*: root mean square error against
+    float labels. sqnr_db is infinite where both outputs are equal.
     """
 
     name: str
@@ -148,6 +165,8 @@ class SliceResult:
     worst_recall_interval: tuple[float, float] | None
     confusion_fp32: tuple[tuple[int, ...], ...]
     confusion_int8: tuple[tuple[int, ...], ...]
+    flip_count: int | None
+    flips: tuple[Flip, ...]
     reasons: tuple[str, ...]
 
 

@@ -61,6 +61,8 @@ class Gateway:
         self.store = Store()
         self.registry = Registry(awake_s=self._awake_s, time_scale=time_scale)
         self.transfers = Transfers(self.store)
+        # Set when aiocoap's own tables contradict each other: some nodes can no longer be spoken to by this process.
+        self.broken = asyncio.Event()
         self._context: Context
         self._in_flight = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._due: set[Session] = set()
@@ -202,6 +204,12 @@ class Gateway:
                 answer = await asyncio.wait_for(self._context.request(message, handle_blockwise=False).response, left)
             except (TimeoutError, CoapError, OSError) as error:
                 raise NodeAsleep(repr(error)) from error
+            except AssertionError as error:
+                # aiocoap 0.4.17 believes for ever that an exchange with this node is under way (seen under overload).
+                # All truth is in PostgreSQL: a new process costs each node one registration.
+                log.critical("lwm2m.broken", node=session.node_id, exc_info=error)
+                self.broken.set()
+                raise NodeAsleep("this gateway has to start again") from error
         self.registry.heard(session, now=time.monotonic())
         return answer
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from devices.links.nbiot.server import serve
+from fleet.operations.gateway import beating
 
 
 class Command(BaseCommand):
@@ -49,5 +50,11 @@ class Command(BaseCommand):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with serve(host=bind, port=port, public=public, time_scale=settings.TIME_SCALE):
-            await stop.wait()
+        gateway_running = serve(host=bind, port=port, public=public, time_scale=settings.TIME_SCALE)
+        async with gateway_running as gateway, beating(serves="nbiot"):
+            ends = [asyncio.ensure_future(event.wait()) for event in (stop, gateway.broken)]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
+        if gateway.broken.is_set():
+            raise CommandError("the CoAP library lost track of its exchanges; whoever supervises must start me again")

@@ -365,3 +365,20 @@ def test_an_open_delivery_stays_as_it_is_when_it_is_offered_again() -> None:
     first = offer(pk)
     LINK.offer(bundles={"*": FULL}, nodes=[Recipient(pk, 7)], now=timezone.now() + timedelta(seconds=1))
     assert Delivery.objects.get(reference=7).offering_id == first.offering_id
+
+
+def test_a_gateway_whose_coap_library_has_lost_a_node_asks_to_be_started_again() -> None:
+    delivery = offer(make_node(active_digest=BASE.hex()).pk)
+
+    async def scenario() -> None:
+        async with gateway_and_node(base=BASE) as (gateway, node):
+            await node.register()
+            await uri_at(node)
+            session = next(iter(gateway.registry.by_location.values()))
+            exchanges = gateway._context.request_interfaces[0].token_interface
+            exchanges._backlogs[session.remote] = []  # what is left behind by an exchange that nobody ended
+            await node.update()
+            await asyncio.wait_for(gateway.broken.wait(), 8)
+
+    asyncio.run(scenario())
+    assert state_of(delivery) == "offered"  # nothing is decided by it: the next process goes on

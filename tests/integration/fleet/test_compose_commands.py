@@ -159,4 +159,26 @@ def test_migrate_fills_an_empty_database(migrated: None, database_url: str) -> N
 
 
 def test_each_service_that_runs_on_is_checked_here() -> None:
-    assert set(OURS) - set(CHECKED) == {"beat", "migrate"}
+    assert set(OURS) - set(CHECKED) == {"migrate"}
+
+
+HEARTS = {"web": ("web", ""), "beat": ("beat", ""), "lwm2m": ("gateway", "nbiot")} | {
+    f"worker-{queue}": ("worker", queue) for queue in ("pipeline", "campaigns", "links")
+}
+
+
+@pytest.mark.usefixtures("migrated")
+@pytest.mark.parametrize("service", HEARTS)
+def test_a_service_says_that_it_lives_and_takes_leave_when_it_ends(
+    service: str, call: Callable[..., dict[str, Any]], database_url: str, tmp_path: Path
+) -> None:
+    def beats() -> bool:
+        with psycopg.connect(database_url) as connection:
+            rows = connection.execute("SELECT kind, serves FROM operations_heartbeat").fetchall()
+        return HEARTS[service] in rows
+
+    assert not beats()
+    with run(call, service, tmp_path / "log") as process:
+        until(beats, process, tmp_path / "log")
+    # A web process gets no last word from granian; its row shows its age, and goes after an hour.
+    assert beats() == (service == "web")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
 from devices.agent.native import Agent, Flash
 from devices.agent.patch_codec import Profile
 from devices.simulator.package import CODECS
-from devices.simulator.spec import SpecInvalid, _node
+from devices.simulator.spec import FirmwareSpec, SpecInvalid, check_nodes
 from tests.unit.devices.agent_bench import CLASS_HASH, SELF_TEST, SIGNER
 from tests.unit.updates.weight_images import fine_tuned, image
 from updates.patches.codec import Codec, apply_patch, build_patch
@@ -91,6 +92,6 @@ def test_the_server_sends_the_smallest_that_the_node_decodes() -> None:
 
 
 def test_a_specification_names_one_of_the_decoders() -> None:
-    node = {"endpoint": "n", "class_hash": "00000000", "slot_bytes": 64, "active": "", "patch_decoder": "xl"}
+    node = FirmwareSpec("n", "00000000", 64, "", patch_decoder="xl")
     with pytest.raises(SpecInvalid, match="patch_decoder 'xl', must be one of none, s, l"):
-        _node(node)
+        check_nodes(Path("spec.json"), [node], {"": b""})

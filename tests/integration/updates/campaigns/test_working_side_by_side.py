@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from devices.models import Delivery, LinkEvent
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns import engine, ingest, work
 from updates.campaigns.reconcile import reconcile
-from updates.campaigns.transitions import lock
+from updates.campaigns.transitions import TICK_WAIT_S, lock_for_tick
 from updates.models import UpdateEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -50,12 +51,14 @@ def test_ticks_at_the_same_time_offer_each_node_once() -> None:
     assert reconcile() == []
 
 
-def test_a_tick_leaves_at_once_where_another_worker_holds_the_campaign() -> None:
+def test_a_tick_leaves_at_once_where_another_tick_works_on_the_campaign() -> None:
     scene = Scene()
     campaign = scene.campaign()
     with transaction.atomic():
-        lock([campaign.pk], wait=True)
+        assert lock_for_tick(campaign.pk)
+        began = time.monotonic()
         assert at_once(lambda: engine.tick(campaign_id=campaign.pk, now=scene.now)) == [False]
+        assert time.monotonic() - began < TICK_WAIT_S / 2
 
 
 def test_workers_that_drain_at_the_same_time_count_each_report_once() -> None:
