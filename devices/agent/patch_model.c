@@ -145,7 +145,7 @@ static int mixed_bit(mf_patch *p, uint32_t node) {
     if (p1 < P_MIN) p1 = P_MIN;
     bit = arithmetic(p, p1);
     error = (bit ? 65536 : 0) - (int32_t)p1;
-    speed = 4u + 960u / (16u + large->trained[set]);
+    speed = (literal ? 8u : 4u) + 960u / (16u + large->trained[set]);
     if (large->trained[set] < 0xFFFFu) large->trained[set]++;
     for (i = 0; i < p->contexts; i++) {
         if (index[i] == MF_NO_CONTEXT) continue;

@@ -23,7 +23,7 @@ _CONSTANT_SHARE = 0.9
 _LAG_DIVISORS = (25, 49, 3, 5, 2, 4, 6, 7, 8, 10, 16)
 _LAG_WORTH = 0.02
 # The shortest repeat that is looked for, and the shortest worth telling where it was.
-_REPEAT_KEY, _REPEAT_WORTH = 6, 10
+_REPEAT_KEY, _REPEAT_WORTH = 5, 8
 
 # What bytes at..at+size of the target come from: an offset in the base, or None.
 Segment = tuple[int, int, int | None]
