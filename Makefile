@@ -47,3 +47,4 @@ bench: agent ## Run one benchmark: make bench NAME=engine [N=10000] [JSON=out.js
 pins: $(STAMP) ## Compile requirements*.in into hashed pins
 	$(PIN) --allow-unsafe --output-file=requirements.txt requirements.in
 	$(PIN) --allow-unsafe --output-file=requirements-dev.txt requirements-dev.in
+	$(PIN) --output-file=requirements-bench.txt requirements-bench.in
