@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 
 from fleet.audit.models import record
-from fleet.blobs.models import load, store
+from fleet.blobs.models import forget_unused, load, store
 from fleet.operations.services import observe
 from fleet.operations.wakeups import wake
 from updates.builds import LEASE, MAXIMUM_ATTEMPTS
@@ -240,7 +240,7 @@ def _build_patch(patch: Patch, now: datetime) -> None:
     with transaction.atomic():
         blob = store(built.payload)
         observe("build_seconds", "patch", took_ms / 1000)
-        mine.update(
+        taken = mine.update(
             state=PatchState.READY,
             codec=int(built.codec),
             blob=blob,
@@ -249,3 +249,5 @@ def _build_patch(patch: Patch, now: datetime) -> None:
             lease_until=None,
             failure="",
         )
+        if not taken:  # another worker took it up, or it was collected meanwhile
+            forget_unused([blob.digest])

@@ -19,6 +19,7 @@ from updates.campaigns import actions, penalties
 from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PATCH_DEADLINE_S, PROGRESS_TIMEOUT_S
 from updates.campaigns.fairness import PRIORITY_HIGHEST
 from updates.campaigns.plan import create_campaign
+from updates.campaigns.plan_patches import patch_warnings
 from updates.campaigns.rollback import roll_back
 from updates.campaigns.terms import ATTEMPTS_HIGHEST, PATCH_DEADLINE_HIGHEST_S
 from updates.models import Campaign, ModelVersion
@@ -129,6 +130,9 @@ class WaveOut(Schema):
 
 
 class CampaignDetail(CampaignOut):
+    """patch_warnings: sentences about patches that failed or are late; they stop nothing."""
+
+    patch_warnings: list[str]
     counts: dict[str, int]
     waves: list[WaveOut]
 
@@ -243,7 +247,11 @@ def get_campaign(request: HttpRequest, campaign_id: Id) -> dict[str, object]:
         for row in selectors.waves(campaign_id)
     ]
     counts = selectors.counts_by_campaign([campaign_id])[campaign_id]
-    return {name: getattr(campaign, name) for name in CampaignOut.model_fields} | {"counts": counts, "waves": waves}
+    return {name: getattr(campaign, name) for name in CampaignOut.model_fields} | {
+        "counts": counts,
+        "waves": waves,
+        "patch_warnings": patch_warnings(campaign, now=timezone.now()),
+    }
 
 
 @router.get("/{campaign_id}/nodes", response=NodeUpdatesOut, auth=viewer)
