@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q
 
 from fleet.clock import fleet_time
 from updates.models import Campaign, Method, ModelImage, Patch
@@ -88,18 +88,18 @@ def patch_of_node_update() -> dict[str, Exists]:
 
 
 def patch_warnings(campaign: Campaign, *, now: datetime) -> list[str]:
-    """Sentences about patches that failed or are late; they stop nothing. One query."""
+    """Sentences about patches that failed or are late; they stop nothing. Two queries at most."""
     missing = Patch.objects.filter(~Q(state=PatchState.READY), pk__in=campaign.plan.get("patches", []))
-    rows = missing.values_list("state", "pk", to_version=F("target__version"))
     counts: Counter[tuple[str, str]] = Counter()
-    for state, _, to_version in rows:
+    for state, base_version, target_version in missing.values_list("state", "base__version", "target__version"):
         if state == PatchState.FAILED or late(campaign, now=now):
-            # A rollback's own way is back; of any other campaign it is what does not lead to its version.
-            forward = campaign.version_id is None or to_version == campaign.version_id
-            counts["forward" if forward else "reverse", "failed" if state == PatchState.FAILED else "late"] += 1
+            undone = campaign.reverts.version_id if campaign.reverts else None
+            forward = base_version == undone if undone is not None else target_version == campaign.version_id
+            what = "could not be built" if state == PatchState.FAILED else "late"
+            counts["forward" if forward else "reverse", what] += 1
     instead = "the full image goes" if campaign.full_image_allowed else "their nodes are left out, as the plan says"
-    return [
-        f"{number} {direction} patch{'es' if number != 1 else ''} {'could not be built' if what == 'failed' else 'late'}: "
-        + (f"{instead}." if direction == "forward" else "the way back takes the full image where the slot is lost.")
-        for (direction, what), number in sorted(counts.items())
-    ]
+    sentences = []
+    for (direction, what), number in sorted(counts.items()):
+        then = instead if direction == "forward" else "the way back takes the full image where a slot is lost"
+        sentences.append(f"{number} {direction} patch{'es' if number != 1 else ''} {what}: {then}.")
+    return sentences
