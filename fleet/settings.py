@@ -195,6 +195,8 @@ TICK_SECONDS = float(os.environ.get("TICK_SECONDS", "1"))
 TIME_SCALE = float(os.environ.get("TIME_SCALE", "1"))
 
 SIGNING_KEY_FILE = Path(os.environ.get("SIGNING_KEY_FILE", VAR_DIR / "signing-key.pem"))
+# Keys besides the first one, a PEM file each: `manage.py signing_key`.
+SIGNING_KEY_DIR = Path(os.environ.get("SIGNING_KEY_DIR", SIGNING_KEY_FILE.parent / "signing-keys"))
 # A node that failed this often within these days is left out of updates.
 PENALTY_FAULTS = int(os.environ.get("PENALTY_FAULTS", "3"))
 PENALTY_DAYS = int(os.environ.get("PENALTY_DAYS", "14"))

@@ -199,6 +199,28 @@ class Patch(models.Model):
         return "forward" if self.target.version_id > self.base.version_id else "reverse"
 
 
+class SigningKey(models.Model):
+    """A key that signs manifests, or did. Here is what anyone may know; the private key lies outside the database."""
+
+    key_id = models.CharField(max_length=8, unique=True)
+    public_key = models.CharField(max_length=64)
+    active = models.BooleanField(default=False)
+    added_at = models.DateTimeField()
+    retired_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["active"], condition=Q(active=True), name="one_active_signing_key"),
+            models.CheckConstraint(
+                condition=Q(active=False) | Q(retired_at__isnull=True), name="signing_key_active_or_retired"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.key_id
+
+
 class CampaignKind(models.TextChoices):
     UPDATE = "update", "update"
     ROLLBACK = "rollback", "rollback"

@@ -7,6 +7,7 @@ has not ended asked for it or has its version at either end. A plan that asks fo
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -42,7 +43,7 @@ _UNMARK = " ".join(
 def collect(*, now: datetime) -> int:
     """Marks what is not needed, unmarks what is again, deletes what has been marked for settings.PATCH_RETENTION_DAYS; how
     many were deleted. Any call may be lost, doubled or killed."""
-    values = {"now": now, "live": [str(state) for state in LIVE]}
+    values: dict[str, Any] = {"now": now, "live": [str(state) for state in LIVE]}
     with connection.cursor() as cursor:
         cursor.execute(_MARK, values)
         cursor.execute(_UNMARK, values)

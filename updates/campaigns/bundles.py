@@ -13,7 +13,7 @@ from updates.patches.bundle import Bundle, pack_bundle
 from updates.patches.codec import Codec
 from updates.patches.manifest import Manifest, sign_manifest
 from updates.patches.revert import revert_command, revert_hash
-from updates.signer import installation_signer
+from updates.signing_keys import active_signer
 from updates.states import PatchState
 
 FULL = "*"
@@ -28,7 +28,7 @@ def bundles_for(*, campaign: Campaign, image: ModelImage, firmware: FirmwareBuil
         bundles[FULL] = _bundle(campaign, image, firmware, codec=Codec.FULL_IMAGE, base="", payload=payload)
     for patch in _patches_to(image, firmware.decoder_profile):
         base, payload = patch.base.digest, load(str(patch.blob_id))
-        bundles[base] = _bundle(campaign, image, firmware, codec=Codec(patch.codec), base=base, payload=payload)
+        bundles[base] = _bundle(campaign, image, firmware, codec=Codec(patch.codec or 0), base=base, payload=payload)
     return bundles
 
 
@@ -51,7 +51,7 @@ def _bundle(
         self_test_digest=bytes.fromhex(image.self_test_digest),
         revert_hash=revert_hash(_preimage(campaign)),
     )
-    return pack_bundle(Bundle(sign_manifest(manifest, installation_signer()), payload))
+    return pack_bundle(Bundle(sign_manifest(manifest, active_signer()), payload))
 
 
 def revert_command_for(campaign: Campaign) -> bytes:
