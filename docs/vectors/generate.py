@@ -1,6 +1,6 @@
 """Writes manifest.json, reports.json and patches.json beside itself: `python -m docs.vectors.generate`.
 
-The key is for tests only.
+The keys are for tests only: their seeds stand in the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from devices.agent.patch_codec import PatchRefused, decode
 from devices.wire import Cause, HealthReport, NodeState, StateReport, split_health
 from docs.vectors.patch_seeds import patch_of, seeds
-from updates.patches.manifest import Guard, Manifest, sign_manifest
+from updates.patches.manifest import Guard, Manifest, sign_manifest, signed_message
 from updates.patches.revert import revert_command, revert_hash
 from updates.patches.signing import Ed25519Signer
 
@@ -29,6 +29,7 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 
 def manifest_vectors() -> dict[str, object]:
     signer = Ed25519Signer(Ed25519PrivateKey.from_private_bytes(bytes([1] * 32)))
+    following = Ed25519Signer(Ed25519PrivateKey.from_private_bytes(bytes([3] * 32)))
     stranger = Ed25519Signer(Ed25519PrivateKey.from_private_bytes(bytes([2] * 32)))
     patch = Manifest(
         model_id=bytes.fromhex("0000002a"),
@@ -42,10 +43,14 @@ def manifest_vectors() -> dict[str, object]:
         revert_hash=revert_hash(PREIMAGE),
     )
     good = sign_manifest(patch, signer)
+    second = sign_manifest(patch, following)
     malleable = int.from_bytes(good[-32:], "little") + ORDER
     cases = {
         "patch": (good, "none"),
         "full image": (sign_manifest(replace(patch, codec=0, base_prefix=b""), signer), "none"),
+        "patch for decoder S": (sign_manifest(replace(patch, codec=2), signer), "none"),
+        "patch for decoder L": (sign_manifest(replace(patch, codec=3), signer), "none"),
+        "signed by the second key": (second, "none"),
         "longest": (
             sign_manifest(
                 replace(
@@ -62,6 +67,8 @@ def manifest_vectors() -> dict[str, object]:
         "bit flip in the signature": (good[:-1] + bytes([good[-1] ^ 1]), "bad-signature"),
         "bit flip in the target digest": (good[:40] + bytes([good[40] ^ 1]) + good[41:], "bad-signature"),
         "signature with S + L": (good[:-32] + malleable.to_bytes(32, "little"), "bad-signature"),
+        "second key's id over the first key's signature": (good[:8] + following.key_id + good[12:], "bad-signature"),
+        "first key's id over the second key's signature": (second[:8] + signer.key_id + second[12:], "bad-signature"),
         "unknown key": (sign_manifest(patch, stranger), "unknown-key"),
         "wrong class": (sign_manifest(replace(patch, class_hash=bytes(4)), signer), "wrong-class"),
         "wrong base": (sign_manifest(replace(patch, base_prefix=bytes(8)), signer), "wrong-base"),
@@ -75,19 +82,29 @@ def manifest_vectors() -> dict[str, object]:
         "empty": (b"", "bad-format"),
     }
     return {
-        "public_key": signer.public_key.hex(),
+        "keys": [
+            {"seed": seed.hex(), "public_key": key.public_key.hex(), "key_id": key.key_id.hex()}
+            for seed, key in ((bytes([1] * 32), signer), (bytes([3] * 32), following))
+        ],
+        "fields": _fields(patch),
+        "payload": patch.payload().hex(),
+        "signed_message": signed_message(patch.payload()).hex(),
         "revert": {"preimage": PREIMAGE.hex(), "command": revert_command(PREIMAGE).hex()},
         "node": {
             "class_hash": CLASS_HASH.hex(),
             "active_image": BASE.hex(),
             "highest_sequence": 7,
             "slot_size": 4096,
-            "codecs": [0, 1],
+            "codecs": [0, 1, 2, 3],
         },
         "cases": [
             {"name": name, "manifest": data.hex(), "verdict": verdict} for name, (data, verdict) in cases.items()
         ],
     }
+
+
+def _fields(manifest: Manifest) -> dict[str, object]:
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(manifest).items()}
 
 
 def report_vectors() -> dict[str, object]:

@@ -19,6 +19,7 @@ from devices.agent.native import Agent, Flash  # noqa: E402  (only there once co
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs/vectors/manifest.json").read_text())
 SIGNER = Ed25519Signer(Ed25519PrivateKey.from_private_bytes(bytes([1] * 32)))
+PUBLIC_KEYS = [bytes.fromhex(key["public_key"]) for key in VECTORS["keys"]]
 BASE = bytes.fromhex(VECTORS["node"]["active_image"])
 CLASS_HASH = bytes.fromhex(VECTORS["node"]["class_hash"])
 SELF_TEST = b"selftest"
@@ -27,7 +28,8 @@ PREIMAGE = b"p" * 16
 
 
 def boot(flash: Flash, **options: Any) -> Agent:
-    return Agent(flash, class_hash=CLASS_HASH, public_keys=[SIGNER.public_key], **options)
+    options.setdefault("codecs", tuple(VECTORS["node"]["codecs"]))
+    return Agent(flash, class_hash=CLASS_HASH, public_keys=PUBLIC_KEYS, **options)
 
 
 def manifest(sequence: int, target: bytes = TARGET, preimage: bytes = PREIMAGE) -> bytes:

@@ -6,12 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.devices.agent_bench import BASE, CLASS_HASH, SIGNER, VECTORS, manifest, new_node, vector_node
+from docs.vectors.generate import manifest_vectors, render
+from tests.unit.devices.agent_bench import (
+    BASE,
+    CLASS_HASH,
+    PUBLIC_KEYS,
+    SIGNER,
+    VECTORS,
+    manifest,
+    new_node,
+    vector_node,
+)
+from updates.patches.manifest import read_envelope, signed_message
 from updates.patches.signing import TrustedKeys
 from updates.patches.verdict import NodeFacts, node_verdict
 
-KEYS = TrustedKeys([SIGNER.public_key])
-FACTS = NodeFacts(CLASS_HASH, hashlib.sha256(BASE).digest(), 7, 4096, frozenset({0, 1}))
+KEYS = TrustedKeys(PUBLIC_KEYS)
+FACTS = NodeFacts(CLASS_HASH, hashlib.sha256(BASE).digest(), 7, 4096, frozenset(VECTORS["node"]["codecs"]))
 GOOD = [bytes.fromhex(case["manifest"]) for case in VECTORS["cases"][:3]]
 
 
@@ -22,6 +33,17 @@ def test_node_and_server_give_the_published_verdict(case: dict[str, str]) -> Non
     assert agent.begin(signed) == case["verdict"]
     assert node_verdict(signed, KEYS, FACTS) == case["verdict"]
     assert agent.image(agent.running_slot) == before
+
+
+def test_the_vectors_are_those_that_the_generator_writes() -> None:
+    assert render(manifest_vectors()) == render(VECTORS)
+
+
+def test_the_vectors_show_the_signed_bytes_of_their_first_case() -> None:
+    envelope = read_envelope(GOOD[0])
+    assert envelope.payload.hex() == VECTORS["payload"]
+    assert signed_message(envelope.payload).hex() == VECTORS["signed_message"]
+    assert envelope.key_id.hex() == VECTORS["keys"][0]["key_id"]
 
 
 def test_a_bit_flip_in_any_byte_of_the_manifest_is_refused_and_nothing_is_written() -> None:
@@ -50,8 +72,6 @@ def test_node_and_server_agree_on_mutated_manifests(signed: bytes, data: st.Data
 @given(st.data())
 def test_node_and_server_agree_on_signed_payloads_that_are_malformed(data: st.DataObject) -> None:
     import cbor2
-
-    from updates.patches.manifest import read_envelope, signed_message
 
     payload = bytearray(read_envelope(data.draw(st.sampled_from(GOOD))).payload)
     at = data.draw(st.integers(0, len(payload) - 1))

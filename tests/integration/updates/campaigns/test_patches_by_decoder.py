@@ -19,8 +19,10 @@ from updates.campaigns.rollback import roll_back
 from updates.models import Campaign, NodeUpdate, Patch
 from updates.patches.bundle import unpack_bundle
 from updates.patches.codec import apply_patch
-from updates.patches.manifest import read_envelope
+from updates.patches.manifest import decode_manifest
+from updates.patches.signing import TrustedKeys
 from updates.services import build_patches_due
+from updates.signer import installation_signer
 
 HOUR = 3600
 
@@ -62,9 +64,8 @@ def offered_to(update: NodeUpdate) -> dict[str, bytes]:
 
 
 def codec_of(bundle: bytes) -> int:
-    from updates.patches.manifest import _read_payload
-
-    return _read_payload(read_envelope(unpack_bundle(bundle).manifest).payload)[6]
+    keys = TrustedKeys([installation_signer().public_key])
+    return decode_manifest(unpack_bundle(bundle).manifest, keys).codec
 
 
 def test_each_node_is_offered_the_patch_of_its_decoder_and_it_decodes(scene: Scene) -> None:
