@@ -10,6 +10,7 @@ from fleet.accounts.models import Role, User
 from tests import factories
 
 WIDE, NARROW = (1280, 900), (390, 844)
+SIZES = [WIDE, NARROW]
 
 
 def is_broken(message: ConsoleMessage) -> bool:
@@ -55,3 +56,15 @@ class Visitor:
 def overflow(page: Page) -> int:
     """Pixels by which the page is wider than its window."""
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def signed_in_page(browser: Browser, address: str, role: Role, width: int, height: int, theme: str) -> Page:
+    """Through the login page, as a person does."""
+    user = factories.make_user(role)
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)  # type: ignore[arg-type]
+    page.goto(f"{address}/login/")
+    page.fill("#id_username", user.username)
+    page.fill("#id_password", factories.PASSWORD)
+    page.click("button[type=submit]")
+    page.wait_for_selector("#verdict")
+    return page
