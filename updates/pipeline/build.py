@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def _image(
     begin: Callable[[str], None],
 ) -> Image:
     begin("quantize")
-    child.run("quantize", "updates.pipeline.quantize:stage", directory, layout)
+    child.run("quantize", "updates.pipeline.quantize:stage", directory, layout | {"target": asdict(target)})
     begin("post_pass")
     passed = child.run("post_pass", "updates.pipeline.post_pass:stage", directory, {"alignment": target.alignment})
     begin("judge")
