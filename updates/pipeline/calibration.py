@@ -5,7 +5,9 @@ The reference kernels, one thread: XNNPACK's float results differ between CPUs, 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,10 +35,33 @@ class Moments:
 
 @dataclass(frozen=True)
 class Observed:
-    """ranges: smallest and largest value of each tensor that is computed, by name. moments: by the weights' name."""
+    """ranges: smallest and largest value of each tensor that is computed, by name (a list of one
+    pair). moments: by the weights' name."""
 
-    ranges: dict[str, tuple[float, float]]
+    ranges: dict[str, list[tuple[float, float]]]
     moments: dict[str, Moments]
+
+
+def save(observed: Observed, path: Path) -> None:
+    """As arrays, never as a pickle: it was made from what a user uploaded."""
+    arrays: dict[str, npt.NDArray[Any]] = {"ranges": np.array([one[0] for one in observed.ranges.values()])}
+    for index, one in enumerate(observed.moments.values()):
+        arrays |= {f"mean-{index}": one.mean, f"covariance-{index}": one.covariance}
+    names = json.dumps([list(observed.ranges), list(observed.moments)])
+    with path.open("wb") as file:
+        np.savez(file, names=np.frombuffer(names.encode(), np.uint8), **arrays)
+
+
+def load(path: Path) -> Observed:
+    with np.load(path) as arrays:
+        ranged, weighted = json.loads(arrays["names"].tobytes())
+        return Observed(
+            {name: [(float(low), float(high))] for name, (low, high) in zip(ranged, arrays["ranges"], strict=True)},
+            {
+                name: Moments(arrays[f"mean-{index}"], arrays[f"covariance-{index}"])
+                for index, name in enumerate(weighted)
+            },
+        )
 
 
 def float_interpreter(model: bytes) -> Any:
@@ -53,18 +78,21 @@ def float_interpreter(model: bytes) -> Any:
     return interpreter
 
 
-def observe(model: bytes, inputs: Floats, *, moments: bool = True) -> Observed:
-    """model: float TFLite. inputs: (n, ...) in its layout. Ranges are true ones: a moving average would clip."""
+def observe(model: bytes, inputs: Floats, *, for_moments: npt.NDArray[np.bool_]) -> Observed:
+    """model: float TFLite. inputs: (n, ...) in its layout. for_moments: (n,), which of them count for the moments.
+
+    Ranges are true ones, over all inputs: a moving average would clip.
+    """
     unpacked = unpack(model)
     graph = unpacked.subgraphs[0]
     interpreter = float_interpreter(model)
     source = interpreter.get_input_details()[0]["index"]
     names = [tensor.name.decode() for tensor in graph.tensors]
     computed = sorted({int(index) for one in graph.operators for index in one.outputs} | {int(graph.inputs[0])})
-    weighted = _weighted(unpacked) if moments else []
+    weighted = _weighted(unpacked)
     lows, highs = dict.fromkeys(computed, np.inf), dict.fromkeys(computed, -np.inf)
     sums: dict[str, list[Any]] = {}
-    for sample in inputs:
+    for sample, counts in zip(inputs, for_moments, strict=True):
         interpreter.set_tensor(source, sample[None])
         interpreter.invoke()
         for index in computed:
@@ -72,14 +100,14 @@ def observe(model: bytes, inputs: Floats, *, moments: bool = True) -> Observed:
             if values.dtype == np.float32 and values.size:
                 lows[index] = min(lows[index], float(values.min()))
                 highs[index] = max(highs[index], float(values.max()))
-        for name, operator in weighted:
+        for name, operator in weighted if counts else []:
             rows = _rows(operator, name, interpreter.get_tensor(int(operator.inputs[0])), graph)
             gathered = sums.setdefault(names[int(operator.inputs[1])], [0, 0.0, 0.0])
             gathered[0] += rows.shape[1]
             gathered[1] += rows.sum(1)
             gathered[2] += rows.transpose(0, 2, 1) @ rows
     return Observed(
-        {names[index]: (lows[index], highs[index]) for index in computed if np.isfinite(lows[index])},
+        {names[index]: [(lows[index], highs[index])] for index in computed if np.isfinite(lows[index])},
         {name: _moments(*gathered) for name, gathered in sums.items()},
     )
 

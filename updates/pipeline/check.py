@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 
-from updates.pipeline import arrays
+from updates.pipeline import arrays, fake_quantization
 from updates.pipeline.types import MAXIMUM_ONNX_BYTES, Refused
 
 # How long these run, or how large their result is, depends on the data: neither memory nor time has a bound.
@@ -41,7 +43,8 @@ def check_size(data: bytes) -> None:
 def check(data: bytes) -> tuple[bytes, dict[str, Any]]:
     """Returns the model with static shapes (a free batch dimension becomes 1) and its facts.
 
-    facts: input_name, input_shape (batch 1 first), output_name, output_shape, operators (sorted ONNX types).
+    facts: input_name, input_shape (batch 1 first), output_name, output_shape, operators (sorted ONNX types), trained
+    (ranges and scales of quantization-aware training, as JSON).
     Raises Refused (stage check) naming the operator, tensor or dimension.
     """
     check_size(data)
@@ -50,6 +53,7 @@ def check(data: bytes) -> tuple[bytes, dict[str, Any]]:
     for tensor in graph.initializer:
         _check_initializer(tensor)
     _check_nodes(model)
+    trained = fake_quantization.strip(model)
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
@@ -84,6 +88,7 @@ def check(data: bytes) -> tuple[bytes, dict[str, Any]]:
         "output_name": graph.output[0].name,
         "output_shape": _shape(inferred.graph.output[0]),
         "operators": sorted({node.op_type for node in graph.node}),
+        "trained": asdict(trained),
     }
     return inferred.SerializeToString(deterministic=True), facts
 
@@ -214,6 +219,7 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Child: model.onnx -> checked.onnx; calibration.npz and evaluation.npz -> plain .npy files that the others map."""
     checked, facts = check((directory / "model.onnx").read_bytes())
     (directory / "checked.onnx").write_bytes(checked)
+    (directory / "trained.json").write_text(json.dumps(facts.pop("trained")))
     facts["slices"] = []
     for field in ("calibration", "evaluation"):
         read = arrays.read_npz((directory / f"{field}.npz").read_bytes(), field=field)
