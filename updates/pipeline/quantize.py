@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ GRANULARITIES = ("fc-per-tensor", "fc-per-channel")
 # Fewer samples than these: nothing is held out to prove that another rounding is the better one.
 _ENOUGH_SAMPLES = 16
 _HELD_OUT_EVERY, _MOST_HELD_OUT = 4, 64
-_HEAD_START_DB = 1.0
+_HEAD_START_DB, _TRIMMED_HANDICAP_DB = 0.3, 0.3
+_SHARES = (1.0, 0.98, 0.9)
 _MOST_FOR_MOMENTS = 256
 _PROBES = 4
 
@@ -115,29 +115,34 @@ def _statistics(model: Any, ranges: Ranges, per_tensor: bool) -> dict[str, dict[
     return statistics
 
 
-def best(model: bytes, inputs: Floats, observed: Observed, target: TargetClass) -> tuple[bytes, str]:
-    """(image, how its weights were rounded): the candidate with the most SQNR on samples that rounding never saw.
+def best(
+    model: bytes, inputs: Floats, observed: Observed, target: TargetClass, trained: Ranges | None = None
+) -> tuple[bytes, str]:
+    """(image, how it was made): the candidate with the most SQNR on samples that the rounding never saw.
 
-    Error feedback is least error by construction on the rest, so it must lose by more than chance to be given up.
+    trained: ranges that training fixed; they win. Each candidate has to beat the plainer ones by more than chance:
+    true ranges are safe where the field shows more than the calibration data, and error feedback is least error by
+    construction on the samples that it saw.
     """
-    candidates = {"nearest": quantize(model, observed.ranges, target)}
-    if target.precision == "int4":
-        candidates["nearest, clipped"] = quantize(model, observed.ranges, target, clipped_weights=True)
-    if observed.moments:
-        for name, image in list(candidates.items()):
-            rounded = weight_rounding.reround(image, model, observed.moments)
-            candidates[name.replace("nearest", "error-feedback")] = rounded
-    if len(candidates) == 1:
-        return candidates["nearest"], "nearest"
     unseen = inputs[held_out(len(inputs))][:_MOST_HELD_OUT]
     probes = unseen if len(unseen) else inputs
-    wanted = outputs(model, probes)
-    scores = {
-        name: sqnr_db(wanted, outputs(image, probes)) + (_HEAD_START_DB if name.startswith("error") else 0)
-        for name, image in candidates.items()
-    }
-    chosen = max(scores, key=lambda name: scores[name])
-    return candidates[chosen], chosen
+    shares = _SHARES if target.precision == "int8" and len(unseen) and not trained else (1.0,)
+    handicapped: list[tuple[float, str, bytes]] = []
+    for share in shares:
+        for clipped in (False, True) if target.precision == "int4" else (False,):
+            named = f"ranges of {share:.0%}" + (", clipped weights" if clipped else "")
+            plain = quantize(model, observed.ranges(share) | (trained or {}), target, clipped_weights=clipped)
+            handicap = _TRIMMED_HANDICAP_DB if share < 1 else 0.0
+            handicapped.append((handicap, f"nearest, {named}", plain))
+            if observed.moments:
+                fed_back = weight_rounding.reround(plain, model, observed.moments)
+                handicapped.append((handicap - _HEAD_START_DB, f"error feedback, {named}", fed_back))
+    if len(handicapped) == 1:
+        return handicapped[0][2], handicapped[0][1]
+    wanted = decisive_outputs(model, probes)
+    scores = [sqnr_db(wanted, decisive_outputs(image, probes)) - handicap for handicap, _, image in handicapped]
+    _, name, image = handicapped[int(np.argmax(scores))]
+    return image, name
 
 
 def held_out(n: int) -> npt.NDArray[np.bool_]:
@@ -147,18 +152,26 @@ def held_out(n: int) -> npt.NDArray[np.bool_]:
     return np.arange(n) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
 
 
-def outputs(model: bytes, inputs: Floats) -> Floats:
-    """What a TFLite model, float or integer, gives in LiteRT's reference kernels, shape (n, ...), dequantized."""
+def decisive_outputs(model: bytes, inputs: Floats) -> Floats:
+    """What a TFLite model, float or integer, decides by, shape (n, ...), dequantized, in LiteRT's reference kernels.
+
+    Before a closing SOFTMAX: behind it, the few samples that are nearly undecided make almost all of the noise.
+    """
     interpreter = calibration.float_interpreter(model)
-    source, sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    unpacked = post_pass.unpack(model)
+    last = unpacked.subgraphs[0].operators[-1]
+    closing = post_pass.operator_name(unpacked, last) == "SOFTMAX"
+    sink = int(last.inputs[0] if closing else last.outputs[0])
+    details = {one["index"]: one for one in interpreter.get_tensor_details()}[sink]
+    source = interpreter.get_input_details()[0]
     found = []
     for sample in inputs:
         interpreter.set_tensor(source["index"], quantized(sample[None], source["dtype"], *source["quantization"]))
         interpreter.invoke()
-        found.append(interpreter.get_tensor(sink["index"])[0].copy())
-    scale, zero_point = sink["quantization"]
+        found.append(interpreter.get_tensor(sink)[0].copy())
     raw = np.stack(found).astype(np.float32)
-    return raw if sink["dtype"] is np.float32 else ((raw - zero_point) * np.float32(scale)).astype(np.float32)
+    scale, zero_point = details["quantization"]
+    return raw if details["dtype"] is np.float32 else ((raw - zero_point) * np.float32(scale)).astype(np.float32)
 
 
 def quantized(values: Floats, dtype: Any, scale: float, zero_point: int) -> npt.NDArray[Any]:
@@ -198,9 +211,7 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         path = directory / "observed.npz"
         if not path.exists():
             calibration.save(observe(fused, moved), path)
-        observed = calibration.load(path)
-        observed = replace(observed, ranges=observed.ranges | trained)
-        image, rounding = best(fused, moved, observed, target)
+        image, rounding = best(fused, moved, calibration.load(path), target, trained)
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise Refused(
             stage="quantize",
