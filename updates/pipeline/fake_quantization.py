@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from updates.pipeline.calibration import float_interpreter
+from updates.pipeline.convert import baseline
 from updates.pipeline.post_pass import schema, unpack
 from updates.pipeline.types import Refused
 
@@ -130,16 +131,11 @@ def _intermediate(
     onnx_model: bytes, names: list[str], inputs: npt.NDArray[np.float32]
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Sorted values of these tensors, (n, values), by name."""
-    import onnxruntime
-
     model = onnx.load_model_from_string(onnx_model)
     input_name = model.graph.input[0].name
     known = {value.name for value in model.graph.output} | {input_name}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = baseline(model.SerializeToString())
     computed = [name for name in names if name != input_name]
     rows: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
     for sample in inputs:

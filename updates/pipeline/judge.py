@@ -6,6 +6,7 @@ It may end the whole process on a bad model or a tiny arena: call these in a chi
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -16,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from updates.pipeline import self_test
-from updates.pipeline.convert import fp32_outputs
+from updates.pipeline.convert import fp32_latency_ms, fp32_outputs
 from updates.pipeline.quantize import quantized
 from updates.pipeline.types import Refused
 
 MAXIMUM_ARENA_BYTES = 16 * 1024 * 1024
 ARENA_STEP = 16
+_TIMED = 200
 # Below this the interpreter's constructor was seen to crash: no network is that small.
 _SMALLEST_ARENA = 256
 _MISSING_OPERATOR = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
@@ -159,5 +161,8 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         if not (directory / f"fp32-{index}.npy").exists():  # the same for every target class
             wanted = fp32_outputs(model, inputs).transpose(0, *(1 + axis for axis in arguments["output_order"]))
             np.save(directory / f"fp32-{index}.npy", wanted)
+            if index == 0:
+                latency = fp32_latency_ms(model, inputs[:_TIMED])
+                (directory / "fp32-latency.json").write_text(json.dumps(latency))
         np.save(directory / f"int8-{index}.npy", quantized_outputs(image, found["arena_bytes"], moved))
     return found
