@@ -36,7 +36,7 @@ from updates.pipeline.types import (
     ValidationLimits,
     ValidationReport,
 )
-from updates.profiles import arena_evidence, pipeline_profile
+from updates.profiles import arena_evidence, latency_estimate, pipeline_profile
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)
@@ -220,7 +220,7 @@ def _store_image(version: ModelVersion, image: Image) -> ModelImage:
         operators=list(image.operators),
         io_hash=image.io_hash,
         self_test_digest=image.self_test_digest,
-        facts={name: facts[name] for name in (*kept, "output_scale", "output_zero_point", "arena_estimates")},
+        facts={name: facts[name] for name in (*kept, "output_scale", "output_zero_point", "arena_estimates", "work")},
     )
 
 
@@ -270,6 +270,7 @@ def _fit(images: Iterable[ModelImage], profiles: Iterable[HardwareProfile]) -> i
                 operators=tuple(image.operators),
                 profile=pipeline_profile(profile),
                 runtime=image.runtime,
+                latency=latency_estimate(image, profile),
             )
             numbers = asdict(verdict)
             reasons, fits = list(numbers.pop("reasons")), numbers.pop("fits")

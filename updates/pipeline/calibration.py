@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
-from updates.pipeline.post_pass import operator_name, schema, unpack
+from updates.pipeline.post_pass import operator_name, unpack
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -62,7 +63,7 @@ def save(observed: Observed, path: Path) -> None:
         arrays |= {f"mean-{index}": one.mean, f"covariance-{index}": one.covariance}
     names = json.dumps([list(observed.extremes), sorted(observed.inner), list(observed.moments)])
     with path.open("wb") as file:
-        np.savez(file, names=np.frombuffer(names.encode(), np.uint8), **arrays)
+        np.savez(file, allow_pickle=False, names=np.frombuffer(names.encode(), np.uint8), **arrays)
 
 
 def load(path: Path) -> Observed:

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
+from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
 from updates.pipeline.calibration import float_interpreter
 from updates.pipeline.convert import baseline
-from updates.pipeline.post_pass import schema, unpack
+from updates.pipeline.post_pass import unpack
 from updates.pipeline.types import Refused
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -208,14 +209,16 @@ def _dequantized(
     node: onnx.NodeProto, levels: npt.NDArray[Any], constants: dict[str, npt.NDArray[Any]]
 ) -> npt.NDArray[np.float32]:
     scale, zero = (_along(node, one, levels.ndim) for one in _parameters(node, constants))
-    return ((levels.astype(np.float64) - zero.astype(np.float64)) * scale).astype(np.float32)
+    values: npt.NDArray[np.float32] = ((levels.astype(np.float64) - zero.astype(np.float64)) * scale).astype(np.float32)
+    return values
 
 
 def _quantized(
     node: onnx.NodeProto, values: npt.NDArray[np.float32], constants: dict[str, npt.NDArray[Any]]
 ) -> npt.NDArray[Any]:
     scale, zero = (_along(node, one, values.ndim) for one in _parameters(node, constants))
-    return np.clip(np.rint(values / scale) + zero.astype(np.float64), *_limits(node, zero))
+    levels: npt.NDArray[Any] = np.clip(np.rint(values / scale) + zero.astype(np.float64), *_limits(node, zero))
+    return levels
 
 
 def _range(node: onnx.NodeProto, pair: onnx.NodeProto, constants: dict[str, npt.NDArray[Any]]) -> tuple[float, float]:

@@ -149,7 +149,8 @@ def held_out(n: int) -> npt.NDArray[np.bool_]:
     """Which of n samples judge the roundings: every fourth, since a file's order may mean something; of few, none."""
     if n < _ENOUGH_SAMPLES:
         return np.zeros(n, np.bool_)
-    return np.arange(n) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+    held: npt.NDArray[np.bool_] = np.arange(n) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+    return held
 
 
 def decisive_outputs(model: bytes, inputs: Floats) -> Floats:
@@ -179,7 +180,8 @@ def quantized(values: Floats, dtype: Any, scale: float, zero_point: int) -> npt.
     if np.dtype(dtype).kind == "f":
         return values
     limits = np.iinfo(dtype)
-    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+    levels: npt.NDArray[Any] = np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+    return levels
 
 
 def observe(model: bytes, inputs: Floats) -> Observed:

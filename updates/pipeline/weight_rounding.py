@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
 from updates.pipeline.calibration import Moments
-from updates.pipeline.post_pass import operator_name, pack, schema, unpack
+from updates.pipeline.post_pass import operator_name, pack, unpack
 
 Doubles = npt.NDArray[np.float64]
 # Share of the mean variance that every input is given besides its own: few samples span few directions.
@@ -43,10 +44,10 @@ def reround(quantized: bytes, float_model: bytes, moments: Mapping[str, Moments]
 
 def _matrix(values: Any, shape: Any, kind: str) -> Doubles:
     """(outputs, weights of one output)."""
-    values = np.asarray(values, np.float64).reshape(shape)
+    exact: Doubles = np.asarray(values, np.float64).reshape(shape)
     if kind == "DEPTHWISE_CONV_2D":
-        return np.ascontiguousarray(values.reshape(-1, int(shape[3])).T)
-    return values.reshape(int(shape[0]), -1)
+        return np.ascontiguousarray(exact.reshape(-1, int(shape[3])).T)
+    return exact.reshape(int(shape[0]), -1)
 
 
 def _reround_one(model: Any, operator: Any, kind: str, wanted: Doubles, moments: Moments, step: float) -> None:
@@ -99,7 +100,7 @@ def _packed(values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     """Two 4-bit values a byte, the first in the low half."""
     padded = np.append(values, np.int8(0)) if len(values) % 2 else values
     halves = padded.view(np.uint8) & 0xF
-    return halves[0::2] | (halves[1::2] << 4)
+    return (halves[0::2] | (halves[1::2] << 4)).astype(np.uint8)
 
 
 def _add_to_bias(model: Any, tensor: Any, lost: Doubles) -> None:
