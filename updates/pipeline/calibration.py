@@ -20,7 +20,8 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 # Enough for second moments: each sample of a convolution gives as many rows as its output has positions.
 _ROWS_PER_SAMPLE = 256
-_SIDES = {"CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2)}
+# 128 MB of covariances: the layers beyond it, the widest, are rounded to nearest.
+_MOST_COVARIANCE_VALUES = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _moments(count: int, total: Doubles, products: Doubles) -> Moments:
 
 
 def _weighted(model: Any) -> list[tuple[str, Any]]:
-    """Operators whose weights are theirs alone; others cannot be rounded for one of their users."""
+    """Operators whose weights are theirs alone (others cannot be rounded for one of their users), within the memory."""
     graph = model.subgraphs[0]
     users: dict[int, int] = {}
     for operator in graph.operators:
@@ -147,8 +148,20 @@ def _weighted(model: Any) -> list[tuple[str, Any]]:
             weights = int(operator.inputs[1])
             data = model.buffers[graph.tensors[weights].buffer].data
             if users[weights] == 1 and data is not None and len(data):
-                found.append((name, operator))
-    return found
+                found.append((_covariance_values(name, graph.tensors[weights].shape), name, operator))
+    left, kept = _MOST_COVARIANCE_VALUES, []
+    for values, name, operator in sorted(found, key=lambda one: one[0]):
+        left -= values
+        if left >= 0:
+            kept.append((name, operator))
+    return kept
+
+
+def _covariance_values(name: str, shape: Any) -> int:
+    lengths = [int(length) for length in shape]
+    if name == "DEPTHWISE_CONV_2D":
+        return lengths[3] * (lengths[1] * lengths[2]) ** 2
+    return int(np.prod(lengths[1:])) ** 2
 
 
 def _rows(operator: Any, name: str, values: Floats, graph: Any) -> Doubles:

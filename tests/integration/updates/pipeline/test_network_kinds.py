@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from functools import cache
 
+import onnx
+import onnxruntime
 import pytest
 
-from tests.networks import KINDS, Network, npz, recurrent
+from tests.networks import KINDS, Network, cnn_1d, npz, recurrent
 from updates.pipeline import post_pass
-from updates.pipeline.build import build
+from updates.pipeline.build import build, fit_image
+from updates.pipeline.choice import choose
+from updates.pipeline.convert import baseline
 from updates.pipeline.types import BuildRequest, BuildResult, Profile, Refused, TargetClass, ValidationLimits
 
 SUPPORTED = {kind.__name__: kind for kind in KINDS if kind is not recurrent}
@@ -103,3 +108,68 @@ def test_a_recurrent_network_is_refused_in_time_and_its_operator_named():
     assert time.monotonic() - began < 60
     assert caught.value.code == "unsupported_operator", str(caught.value)
     assert caught.value.field in ("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"), str(caught.value)
+
+
+def test_a_scale_a_channel_costs_a_fully_connected_network_arena_and_gains_accuracy():
+    """8 bytes a channel stay in the arena: 4 times as much on an autoencoder, so the frugal image must exist too."""
+    per_tensor, per_channel = built("fc_autoencoder").images[:2]
+    found = noise("fc_autoencoder")
+
+    assert per_channel.arena_bytes > 2 * per_tensor.arena_bytes
+    assert found["int8", "fc-per-channel"] > found["int8", "fc-per-tensor"]
+
+
+def test_each_profile_gets_the_most_accurate_image_that_fits_its_arena():
+    result = built("fc_autoencoder")
+    images = {image.digest: image for image in result.images}
+    tight = Profile("tight", sram_bytes=16 * 1024, reserved_sram_bytes=4096)
+    fits = {digest: (*result.fits[digest], fit_image(image, tight)) for digest, image in images.items()}
+
+    roomy, frugal = (choose(profile, result.images, fits, result.reports) for profile in (Profile("roomy"), tight))
+
+    assert roomy.digest is not None
+    assert frugal.digest is not None
+    assert images[frugal.digest].target.granularity == "fc-per-tensor"
+    assert len(frugal.alternatives) == len(images)
+    accuracy = {one.digest: one.sqnr_db for one in roomy.alternatives}
+    assert accuracy[roomy.digest] >= accuracy[frugal.digest]
+
+
+def test_unpacked_four_bit_weights_count_where_kernels_unpack_them_and_nowhere_else():
+    image = next(one for one in built("fc_autoencoder").images if one.target.precision == "int4")
+    with_cmsis, with_reference = (
+        fit_image(image, Profile("p", kernel_library=library)) for library in ("cmsis-nn", "reference")
+    )
+
+    assert with_reference.arena_bytes >= image.arena_bytes > 640 * 128
+    assert with_cmsis.arena_bytes < 8 * 1024
+    assert "tflm-bisected-x86" not in with_cmsis.arena_by_evidence
+
+
+def test_a_target_that_a_network_cannot_have_is_left_out_and_the_others_are_built():
+    """TFLM's hard swish knows no int16."""
+    network = cnn_1d()
+    model = onnx.load_model_from_string(network.onnx)
+    for node in model.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "HardSwish"
+
+    result = build(
+        dataclasses.replace(
+            request(network, (TargetClass(), TargetClass(precision="int16x8"))), onnx=model.SerializeToString()
+        ),
+        lambda stage, fraction: None,
+    )
+
+    assert [image.target.precision for image in result.images] == ["int8"]
+    ((target, reason),) = result.left_out
+    assert target.precision == "int16x8"
+    assert "HARD_SWISH" in reason or "HardSwish" in reason
+
+
+def test_the_baseline_is_never_optimised():
+    """Optimised onnxruntime gives other results on other CPUs."""
+    options = baseline(cnn_1d().onnx).get_session_options()
+
+    assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)

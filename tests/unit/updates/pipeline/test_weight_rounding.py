@@ -113,3 +113,15 @@ def test_of_few_samples_none_is_held_out_and_rounding_is_to_nearest():
     few = observe(model, inputs[:15])
     assert few.moments == {}
     assert best(model, inputs[:15], few, TargetClass())[1] == "nearest, ranges of 100%"
+
+
+def test_layers_beyond_the_memory_limit_are_rounded_to_nearest(monkeypatch):
+    model, inputs, _, observed = scene("fc_autoencoder")
+    monkeypatch.setattr(calibration, "_MOST_COVARIANCE_VALUES", 8 * 8 + 128 * 128)
+
+    bounded = observe(model, inputs)
+
+    assert len(observed.moments) == 10
+    assert sorted(one.covariance.shape[-1] for one in bounded.moments.values()) == [8, 128]
+    image, _ = best(model, inputs, bounded, TargetClass())
+    assert len(image) == len(best(model, inputs, observed, TargetClass())[0])
