@@ -65,6 +65,7 @@ def run(n: int | None = None, models: Path | None = None) -> dict[str, float]:
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     return {
         "upload_to_verdict_s": max(row["seconds"] for row in rows),
+        "upload_to_verdict_cpu_s": max(row["cpu_seconds"] for row in rows),
         "peak_rss_mb": peak,
         "sqnr_margin_db_min": min(row["sqnr"] - row["peer"] for row in rows),
         "arena_over_tflm_max": max(row["arena_over_tflm"] for row in rows if row["convolutions"]),
@@ -81,10 +82,10 @@ def _measure(case: _Case) -> dict[str, float]:
         profiles=PROFILES,
         limits=ValidationLimits(),
     )
-    began = time.monotonic()
+    began, busy = time.monotonic(), _children_cpu_s()
     built = build(request, lambda stage, fraction: None)
     choices = [choose(profile, built.images, built.fits, built.reports) for profile in PROFILES]
-    seconds = time.monotonic() - began
+    seconds, busy = time.monotonic() - began, _children_cpu_s() - busy
     noise = {
         f"{image.target.precision} {image.target.granularity}": built.reports[image.digest].slices[0].sqnr_db
         for image in built.images
@@ -101,6 +102,7 @@ def _measure(case: _Case) -> dict[str, float]:
     return {
         "name": case.name,  # type: ignore[dict-item]
         "seconds": seconds,
+        "cpu_seconds": busy,
         "bytes": len(first.data),
         "arena": first.arena_bytes,
         "arena_over_tflm": max(over),
@@ -115,12 +117,18 @@ def _measure(case: _Case) -> dict[str, float]:
     }
 
 
+def _children_cpu_s() -> float:
+    """What a machine shared with others would take alone is nearer to this than to the clock on the wall."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _table(rows: list[dict[str, float]]) -> str:
-    head = f"{'network':18} {'s':>6} {'bytes':>8} {'arena':>8} {'x TFLM':>7} {'int8':>6} {'fc/ch':>6} {'16x8':>6} {'int4':>6}"
+    head = f"{'network':18} {'s':>6} {'cpu s':>6} {'bytes':>8} {'arena':>8} {'x TFLM':>7} {'int8':>6} {'fc/ch':>6} {'16x8':>6} {'int4':>6}"
     lines = [head + f" {'peer':>6} dB  fits of {len(PROFILES)}"]
     for row in rows:
         lines.append(
-            f"{row['name']!s:18} {row['seconds']:6.1f} {row['bytes']:8.0f} {row['arena']:8.0f} "
+            f"{row['name']!s:18} {row['seconds']:6.1f} {row['cpu_seconds']:6.1f} {row['bytes']:8.0f} {row['arena']:8.0f} "
             f"{row['arena_over_tflm']:7.3f} {row['sqnr']:6.1f} {row['per_channel']:6.1f} {row['int16x8']:6.1f} "
             f"{row['int4']:6.1f} {row['peer']:6.1f} {'published' if row['published'] else 'library'}  {row['fitting']:.0f}"
         )
