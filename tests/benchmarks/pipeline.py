@@ -124,7 +124,9 @@ def _children_cpu_s() -> float:
 
 
 def _table(rows: list[dict[str, float]]) -> str:
-    head = f"{'network':18} {'s':>6} {'cpu s':>6} {'bytes':>8} {'arena':>8} {'x TFLM':>7} {'int8':>6} {'fc/ch':>6} {'16x8':>6} {'int4':>6}"
+    columns = ("s", "cpu s", "bytes", "arena", "x TFLM", "int8", "fc/ch", "16x8", "int4")
+    widths = (6, 6, 8, 8, 7, 6, 6, 6, 6)
+    head = f"{'network':18} " + " ".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True))
     lines = [head + f" {'peer':>6} dB  fits of {len(PROFILES)}"]
     for row in rows:
         lines.append(

@@ -18,6 +18,7 @@ from updates.pipeline.convert import baseline
 from updates.pipeline.types import BuildRequest, BuildResult, Profile, Refused, TargetClass, ValidationLimits
 
 SUPPORTED = {kind.__name__: kind for kind in KINDS if kind is not recurrent}
+ROOMY = Profile("roomy", slot_bytes=512 * 1024, sram_bytes=512 * 1024)
 TARGETS = (
     TargetClass(),
     TargetClass(granularity="fc-per-channel"),
@@ -32,7 +33,7 @@ def request(network: Network, targets: tuple[TargetClass, ...] = TARGETS) -> Bui
         calibration=npz(inputs=network.inputs(96, seed=1)),
         evaluation=npz(inputs=network.inputs(100, seed=2)),
         targets=targets,
-        profiles=(Profile("roomy", sram_bytes=512 * 1024), Profile("small", sram_bytes=40 * 1024)),
+        profiles=(ROOMY, Profile("small", sram_bytes=40 * 1024)),
         limits=ValidationLimits(minimum_sqnr_db=15),
     )
 
@@ -122,10 +123,10 @@ def test_a_scale_a_channel_costs_a_fully_connected_network_arena_and_gains_accur
 def test_each_profile_gets_the_most_accurate_image_that_fits_its_arena():
     result = built("fc_autoencoder")
     images = {image.digest: image for image in result.images}
-    tight = Profile("tight", sram_bytes=16 * 1024, reserved_sram_bytes=4096)
+    tight = Profile("tight", slot_bytes=512 * 1024, sram_bytes=16 * 1024, reserved_sram_bytes=4096)
     fits = {digest: (*result.fits[digest], fit_image(image, tight)) for digest, image in images.items()}
 
-    roomy, frugal = (choose(profile, result.images, fits, result.reports) for profile in (Profile("roomy"), tight))
+    roomy, frugal = (choose(profile, result.images, fits, result.reports) for profile in (ROOMY, tight))
 
     assert roomy.digest is not None
     assert frugal.digest is not None
