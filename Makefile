@@ -26,7 +26,7 @@ agent: $(STAMP)
 demo: agent ## Start everything and watch a campaign: make demo ARGS="--headless --nodes 300 --json"
 	$(BIN)/python -m demo $(ARGS)
 
-test: agent ## Run the tests (under 8 minutes)
+test: agent ## Run the tests (under 10 minutes)
 	$(BIN)/pytest -m "not long" $(ARGS)
 
 test-long: agent ## Run fuzzing, kill storms and scale (under 25 minutes)

@@ -12,11 +12,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from demo.cast import cast
+from demo.cast import LINKS
 from demo.client import Client
+from demo.opening import open_story
 from demo.stage import ROOT, Stage
 from demo.story import Story, wrong_slots
-from updates.patches.signing import generate_key_file
 
 
 def arguments() -> argparse.Namespace:
@@ -25,6 +25,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--headless", action="store_true", help="run to the end, roll back, check every slot, exit")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
     parser.add_argument("--time-scale", type=float, default=60, help="fleet seconds a clock second (default 60)")
+    parser.add_argument("--loss", type=float, default=0.1, help="mean share of frames lost, each way (default 0.1)")
     parser.add_argument("--seed", type=int, default=1, help="of who behaves how, and of the network's luck")
     parser.add_argument("--var", type=Path, default=ROOT / "var" / "demo", help="where data stays")
     return parser.parse_args()
@@ -58,31 +59,15 @@ def main() -> int:
 
 
 def play(stage: Stage, options: argparse.Namespace, *, say: Any, started: float) -> int:
-    say("starting PostgreSQL and Redis")
-    stage.open()
-    signer = generate_key_file(stage.var / "signing-key.pem")
-    user, password = stage.new_login()
-    token = stage.manage("create_token", user, "--name", "demo", "--role", "admin")
-    stage.run_product()
-    client = Client(base_url=stage.base_url, token=token)
-    stage.wait_for_web(client)
-    say(f"dashboard: {stage.base_url}/  user: {user}  password: {password}  (fleet time runs {options.time_scale:g}x)")
-    actors = cast(nodes=options.nodes, seed=options.seed)
-    story = Story(client=client, actors=actors, say=say)
-    story.prepare()
-    class_hash = story.register()["class_hash"]
-    specification = story.specification(
-        class_hash=class_hash, public_key=signer.public_key, directory=stage.var / "factory"
-    )
-    state = stage.run_nodes(specification=specification, seed=options.seed)
-    story.wait_for_nodes()
+    opened = open_story(stage, nodes=options.nodes, seed=options.seed, loss=options.loss)
+    story = opened.story
     campaign = story.start_campaign()
     say(f"watch it: {stage.base_url}/campaigns/{campaign['id']}/")
-    story.watch(campaign["id"], within_s=600)
+    story.watch(campaign["id"], within_s=900)
     if not options.headless:
         say("the campaign has ended; roll it back from its page, or press Ctrl-C to stop everything")
         signal.pause()
-    return conclude(stage, story, state, campaign["id"], options, started=started, say=say)
+    return conclude(stage, story, opened.state, campaign["id"], options, started=started, say=say)
 
 
 def conclude(
@@ -99,7 +84,7 @@ def conclude(
     wrong += story.wrong_returns(back)
     stage.wait_for_status(state)
     wrong += wrong_slots(state, story.held_after_rollback())
-    result = summary(story, forward, back, client=story.client, campaign_id=campaign_id)
+    result = summary(story, forward, back, state=state, client=story.client, campaign_id=campaign_id)
     result["duration_s"] = round(time.monotonic() - started, 1)
     for line in wrong:
         say(f"WRONG: {line}")
@@ -113,21 +98,30 @@ def summary(
     forward: dict[str, dict[str, Any]],
     back: dict[str, dict[str, Any]],
     *,
+    state: Path,
     client: Client,
     campaign_id: int,
 ) -> dict[str, Any]:
     states = Counter(update["state"] for update in forward.values())
     campaign = client.get(f"/campaigns/{campaign_id}")
-    sent = sum(update["bytes_sent"] for update in forward.values())
     confirmed_back = [update for update in back.values() if update["state"] == "confirmed"]
+    links = {}
+    for link in LINKS:
+        mine = [forward[actor.endpoint] for actor in story.actors if actor.link == link]
+        confirmed = sum(update["state"] == "confirmed" for update in mine)
+        bytes_sent = sum(update["bytes_sent"] for update in mine)
+        links[link] = {"nodes": len(mine), "confirmed": confirmed, "bytes_sent": bytes_sent}
+    status = json.loads((state / "lorawan" / "status.json").read_text())
+    radio = ("frames_up", "frames_down", "lost", "airtime_down_s", "duty_cycle_refusals")
+    links["lorawan"] |= {key: status["totals"][key] for key in radio} | {"simulated_s": status["simulated_s"]}
     return {
         "nodes": len(story.actors),
-        **{state: states[state] for state in ("confirmed", "failed", "rejected", "silent", "skipped")},
+        **{name: states[name] for name in ("confirmed", "failed", "rejected", "silent", "skipped")},
         "reverted": states["reverted"],
         "bytes_full": campaign["plan"]["bytes_full"],
-        "bytes_sent": sent,
+        "bytes_sent": sum(update["bytes_sent"] for update in forward.values()),
         "duration_s": 0.0,
-        "links": {"nbiot": {"nodes": len(forward), "confirmed": states["confirmed"], "bytes_sent": sent}},
+        "links": links,
         "rollback": {
             "nodes": len(back),
             "reverted": len(confirmed_back),

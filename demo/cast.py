@@ -1,4 +1,4 @@
-"""Who plays in the demo: profiles, firmware, nodes, how each behaves, and where each must end."""
+"""Who plays in the demo: profiles, firmware, gateways, nodes on two radios, how each behaves, and where each must end."""
 
 from __future__ import annotations
 
@@ -55,12 +55,48 @@ ENDS = {
 }
 
 
+LINKS = ("nbiot", "lorawan")
+PLANTS = 4
+GATEWAYS_A_PLANT = 3
+# Of twenty LoRaWAN nodes, how many are at each data rate: most are near a gateway, a few at the edge of its reach.
+DATA_RATES = [5] * 8 + [4] * 4 + [3] * 3 + [2] * 2 + [1] * 2 + [0]
+# RX2 is in the band with ten times the duty cycle; at DR3, as public networks set it, not at the default DR0.
+RX2_DATA_RATE = 3
+# A whole image for a node whose base nobody has: 24 KB, that is a day of the duty cycle where the rate is low.
+NOT_OVER_LORAWAN = ("wrong-base",)
+
+
+def gateway_id(plant: int, number: int) -> str:
+    """8 bytes in hex, of a plant from 1 and a gateway from 0."""
+    return f"0016c001ff10{plant:02x}{number:02x}"
+
+
+GATEWAYS = [
+    {"gateway_id": gateway_id(plant, number), "name": f"plant-{plant} gateway {number + 1}"}
+    for plant in range(1, PLANTS + 1)
+    for number in range(GATEWAYS_A_PLANT)
+]
+
+
 @dataclass(frozen=True)
 class Actor:
+    """`endpoint`: LwM2M endpoint name, or DevEUI. `data_rate`: of a LoRaWAN node, DR0 to DR5. `loss`: each way."""
+
     endpoint: str
+    link: str
     profile: str
-    site: str
+    plant: int
     behaviour: str
+    loss: float
+    data_rate: int = 0
+
+    @property
+    def site(self) -> str:
+        return f"plant-{self.plant}"
+
+    @property
+    def gateways(self) -> list[str]:
+        return [gateway_id(self.plant, number) for number in range(GATEWAYS_A_PLANT)]
 
     @property
     def must_end(self) -> str:
@@ -68,20 +104,34 @@ class Actor:
         return "skipped" if self.profile == PROFILES[2]["name"] else ENDS[self.behaviour]
 
 
-def cast(*, nodes: int, seed: int) -> list[Actor]:
-    """The same fleet for the same seed. Odd behaviours are kept to nodes that the campaign reaches."""
+def cast(*, nodes: int, seed: int, loss: float) -> list[Actor]:
+    """The same fleet for the same seed. Odd behaviours are kept to nodes that the campaign reaches.
+
+    Every second node is on LoRaWAN. `loss` is the mean of all nodes' losses: a tenth of them lose next to nothing, a
+    tenth nearly twice as much.
+    """
     chance = random.Random(seed)  # noqa: S311
     names = [str(profile["name"]) for profile in PROFILES]
     counts = [round(nodes * share) for share in PROFILE_SHARES[1:]]
     profiles = [names[0]] * (nodes - sum(counts)) + [names[1]] * counts[0] + [names[2]] * counts[1]
-    reached = [index for index, profile in enumerate(profiles) if profile != names[2]]
+    links = [LINKS[index % 2] for index in range(nodes)]
     odd = dict.fromkeys(range(nodes), "normal")
-    chosen = iter(chance.sample(reached, len(reached)))
+    free = [index for index, profile in enumerate(profiles) if profile != names[2]]
+    chance.shuffle(free)
     for behaviour, number in ODD_ONES.items():
-        for _ in range(max(1, round(number * nodes / 300))):
-            if (index := next(chosen, None)) is not None:
-                odd[index] = behaviour
+        able = [index for index in free if not (behaviour in NOT_OVER_LORAWAN and links[index] == "lorawan")]
+        for index in able[: max(1, round(number * nodes / 300))]:
+            odd[index] = behaviour
+            free.remove(index)
     return [
-        Actor(f"node-{index:05d}", profile, f"plant-{index % 4 + 1}", odd[index])
+        Actor(
+            endpoint=f"70b3d57ed00{index:05x}" if links[index] == "lorawan" else f"node-{index:05d}",
+            link=links[index],
+            profile=profile,
+            plant=index // 2 % PLANTS + 1,
+            behaviour=odd[index],
+            loss=loss * (0.1 + 0.2 * (index % 10)),
+            data_rate=DATA_RATES[index // 2 % len(DATA_RATES)],
+        )
         for index, profile in enumerate(profiles)
     ]

@@ -45,6 +45,7 @@ class Stage:
         # Servers share a port silently (SO_REUSEPORT): a test beside another run takes ports that nobody prefers.
         self.web_port = free_port(socket.SOCK_STREAM, 0 if own_services else 8000)
         self.lwm2m_port = free_port(socket.SOCK_DGRAM, 0 if own_services else 5683)
+        self.chirpstack_port = free_port(socket.SOCK_STREAM, 0 if own_services else 8080)
         self.services: Services | None = None
         self.supervisor = Supervisor(logs=var / "log", say=say)
         self.environment: dict[str, str] = {}
@@ -109,16 +110,34 @@ class Stage:
         self._add("lwm2m", [sys.executable, "manage.py", "lwm2m"])
 
     def run_nodes(self, *, specification: dict[str, Any], seed: int) -> Path:
-        """The simulated network and its nodes; returns the directory of their state."""
+        """Both simulated networks and their nodes; returns the directory with the state of each in its own folder."""
         state = self.var / "simulator"
-        state.mkdir(parents=True, exist_ok=True)
-        path = state / "specification.json"
-        path.write_text(json.dumps(specification))
-        gateway = f"127.0.0.1:{self.lwm2m_port}"
-        command = [sys.executable, "-m", "devices.simulator", "--spec", str(path), "--gateway", gateway]
-        command += ["--time-scale", str(self.time_scale), "--seed", str(seed), "--state", str(state)]
-        self._add("simulator", command)
+        nodes = specification["nodes"]
+        lorawan = ["-m", "devices.simulator.lorawan", "--grpc", f"127.0.0.1:{self.chirpstack_port}"]
+        nbiot = ["-m", "devices.simulator", "--gateway", f"127.0.0.1:{self.lwm2m_port}"]
+        for link, module in (("nbiot", nbiot), ("lorawan", lorawan)):
+            folder = state / link
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "specification.json"
+            played = [node for node in nodes if node["link"] == link]
+            network = (
+                specification if link == "lorawan" else {k: v for k, v in specification.items() if k != "gateways"}
+            )
+            path.write_text(json.dumps({**network, "nodes": played}))
+            command = [sys.executable, *module, "--spec", str(path), "--state", str(folder)]
+            self._add(f"{link}-nodes", [*command, "--time-scale", str(self.time_scale), "--seed", str(seed)])
         return state
+
+    def chirpstack_token(self, state: Path) -> str:
+        """The API token that the stand-in ChirpStack has made for itself, once it listens."""
+        path = state / "lorawan" / "token"
+
+        def listens() -> bool:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                return path.exists() and probe.connect_ex(("127.0.0.1", self.chirpstack_port)) == 0
+
+        wait_until(listens, within_s=60, what="an answer of the stand-in ChirpStack")
+        return path.read_text().strip()
 
     def _add(self, name: str, command: list[str]) -> None:
         self.supervisor.add(Process(name=name, command=command, environment=self.environment, directory=ROOT))
@@ -154,9 +173,13 @@ class Stage:
         wait_until(answers, within_s=60, what=f"an answer of {self.base_url}")
 
     def wait_for_status(self, state: Path) -> None:
-        """Until the simulator has written what its nodes hold now, not a second ago."""
-        path, called = state / "status.json", time.time()
-        wait_until(lambda: path.stat().st_mtime > called + 0.5, within_s=30, what="the simulator's status")
+        """Until both simulators have written what their nodes hold now, not a second ago."""
+        called = time.time()
+
+        def written() -> bool:
+            return all(path.stat().st_mtime > called + 0.5 for path in state.glob("*/status.json"))
+
+        wait_until(written, within_s=30, what="the simulators' status")
 
     def close(self) -> None:
         self.supervisor.stop()

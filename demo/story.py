@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from demo.cast import OPERATORS, PROFILES, Actor
+from demo.cast import GATEWAYS, OPERATORS, PROFILES, RX2_DATA_RATE, Actor
 from demo.client import Client, wait_until
 
 MODELS = Path(__file__).parent / "models"
 FAMILY = "imu-exercise"
+FIRMWARE = "imu-firmware-3"
 CLASSES = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"]
 # Fleet seconds: at 60x a node wakes each 8 s of the clock.
 WAKE_INTERVAL_S = 480
@@ -80,23 +81,30 @@ class Story:
     def register(self) -> dict[str, Any]:
         """Firmware and nodes; returns what the simulated network must play."""
         io_hash = self.versions["1.0"]["images"][0]["io_hash"]
-        firmware = self.client.post(
-            "/firmware-builds", {"name": "imu-firmware-3", "operators": OPERATORS, "io_hash": io_hash}
-        )
+        firmware = self.client.post("/firmware-builds", {"name": FIRMWARE, "operators": OPERATORS, "io_hash": io_hash})
         nodes = [
             {
                 "endpoint": actor.endpoint,
-                "link": "nbiot",
+                "link": actor.link,
                 "profile": actor.profile,
                 "firmware_build": firmware["name"],
                 "site": actor.site,
                 "labels": {"behaviour": actor.behaviour},
             }
             for actor in self.actors
+            if actor.link == "nbiot"  # LoRaWAN nodes are found in ChirpStack
         ]
         for at in range(0, len(nodes), 500):
             self.client.post("/nodes/bulk", {"nodes": nodes[at : at + 500]})
         return {"class_hash": firmware["class_hash"]}
+
+    def connect_chirpstack(self, *, target: str, token: str, event_base_url: str) -> None:
+        """Adds the network server, has it post its events here, and takes over the devices that it knows."""
+        server = {"name": "chirpstack", "target": target, "token": token, "event_base_url": event_base_url}
+        path = f"/network-servers/{self.client.post('/network-servers', server)['id']}"
+        self.client.post(f"{path}/setup")
+        found = self.client.post(f"{path}/discover")
+        self.say(f"ChirpStack: {found['registered']} of {found['devices']} devices became nodes")
 
     def factory_image(self, behaviour: str) -> bytes:
         """What a node leaves the factory with. One with a wrong base holds bytes that this server never built."""
@@ -147,6 +155,8 @@ class Story:
         return {
             "public_keys": [public_key.hex()],
             "images": {digest: str(factory), strange_digest: str(directory / "strange.bin")},
+            "gateways": GATEWAYS,
+            "rx2_data_rate": RX2_DATA_RATE,
             "nodes": [
                 {
                     "endpoint": actor.endpoint,
@@ -155,12 +165,10 @@ class Story:
                     "active": strange_digest if actor.behaviour == "wrong-base" else digest,
                     "behaviour": actor.behaviour,
                     "wake_interval_s": WAKE_INTERVAL_S,
-                    "awake_s": 93,
-                    "loss": 0.02 + 0.10 * (index % 10) / 10,
-                    "latency_s": 0.5 + (index % 5) * 0.3,
-                    "lifetime_s": 3600,
-                    "firmware_build": "imu-firmware-3",
-                    "link": "nbiot",
+                    "firmware_build": FIRMWARE,
+                    "link": actor.link,
+                    "loss": actor.loss,
+                    **(_lorawan(actor) if actor.link == "lorawan" else _nbiot(index)),
                 }
                 for index, actor in enumerate(self.actors)
             ],
@@ -256,15 +264,29 @@ class Story:
         ]
 
 
+def _nbiot(index: int) -> dict[str, Any]:
+    return {"awake_s": 93, "latency_s": 0.5 + (index % 5) * 0.3, "lifetime_s": 3600}
+
+
+def _lorawan(actor: Actor) -> dict[str, Any]:
+    tags = {"profile": actor.profile, "firmware_build": FIRMWARE, "site": actor.site, "behaviour": actor.behaviour}
+    return {"dev_eui": actor.endpoint, "data_rate": actor.data_rate, "gateways": actor.gateways, "tags": tags}
+
+
 def wrong_slots(state: Path, expected: dict[str, bytes]) -> list[str]:
-    """Nodes whose active slot is not byte for byte the image that it must hold.
+    """Nodes whose active slot is not byte for byte the image that it must hold. `state`: of both simulators.
 
     Which slot is active is the node's word; what stands in it is read from its flash.
     """
-    nodes = json.loads((state / "status.json").read_text())["nodes"]
+    places: dict[str, Path] = {}
+    nodes: dict[str, Any] = {}
+    for path in state.glob("*/status.json"):
+        played = json.loads(path.read_text())["nodes"]
+        nodes |= played
+        places |= dict.fromkeys(played, path.parent)
     wrong = []
     for endpoint, image in expected.items():
-        flash = (state / f"{endpoint}.flash").read_bytes()
+        flash = (places[endpoint] / f"{endpoint}.flash").read_bytes()
         start = nodes[endpoint]["active_slot"] * nodes[endpoint]["slot_bytes"]
         if flash[start : start + len(image)] != image:
             held = nodes[endpoint]["active"][:12]

@@ -9,11 +9,20 @@ from __future__ import annotations
 import hashlib
 
 import cbor2
+from django.conf import settings
 from django.contrib.postgres.indexes import GinIndex
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from devices.links.lorawan.models import (  # noqa: F401 - Django looks for models here
+    CommandExchange,
+    FragmentSession,
+    LoRaWanDevice,
+    NetworkEvent,
+    NetworkServer,
+    NodeRadio,
+)
 from fleet.blobs.models import Blob
 
 HEX_DIGEST = "^[0-9a-f]{64}$"
@@ -179,6 +188,9 @@ class UnknownEndpoint(models.Model):
     link = models.CharField(max_length=16, choices=LinkKind.choices)
     endpoint = models.CharField(max_length=64)
     address = models.CharField(max_length=64, blank=True)
+    missing = models.CharField(
+        max_length=200, blank=True, db_default="", help_text="what it takes to register it, where the link knows"
+    )
     attempts = models.PositiveIntegerField(default=1)
     first_seen_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
@@ -321,3 +333,25 @@ class LinkEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.node_id} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class SavedView(models.Model):
+    """A filter of nodes under a name: its owner's alone, or shared with everybody."""
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="views", db_index=False)
+    name = models.CharField(max_length=64)
+    node_filter = models.CharField(max_length=1000, blank=True)
+    shared = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name", "id"]
+        indexes = [models.Index(fields=["name", "id"], name="saved_view_shared", condition=Q(shared=True))]
+        constraints = [
+            # Also the index of the foreign key.
+            models.UniqueConstraint(fields=["owner", "name"], name="saved_view_name_once_an_owner"),
+            models.CheckConstraint(condition=~Q(name=""), name="saved_view_has_a_name"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

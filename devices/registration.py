@@ -49,7 +49,7 @@ def register_nodes(*, rows: Sequence[Mapping[str, Any]], actor: str) -> list[Nod
         try:
             nodes.append(register_node(**{**row, "profile": profile, "firmware_build": build}))
         except ValidationError as error:
-            errors += _errors(error, prefix=f"{index}.")
+            errors += errors_of(error, prefix=f"{index}.")
     if errors:
         raise RegistrationRefused(errors)
     for node in nodes:
@@ -74,7 +74,7 @@ def _create(row: Row, action: str, actor: str, fields: dict[str, Any]) -> Row:
     try:
         row.full_clean()
     except ValidationError as error:
-        raise RegistrationRefused(_errors(error)) from error
+        raise RegistrationRefused(errors_of(error)) from error
     row.save()
     record(actor=actor, action=action, subject=row, after=fields)
     return row
@@ -84,7 +84,8 @@ def _unknown(field: str, name: str, where: str) -> dict[str, str]:
     return {"field": field, "message": f"{name!r} is unknown.", "fix": f"Make it first with {where}."}
 
 
-def _errors(error: ValidationError, prefix: str = "") -> list[dict[str, str]]:
+def errors_of(error: ValidationError, prefix: str = "") -> list[dict[str, str]]:
+    """One {"field", "message", "fix"} for each message; `prefix` stands before the field."""
     return [
         {"field": prefix + field.replace("__all__", "row"), "message": message, "fix": "Correct it and send all again."}
         for field, messages in error.message_dict.items()

@@ -188,22 +188,25 @@ def record_presence(*, sightings: Sequence[Sighting]) -> None:
         )
 
 
-def record_unknown_endpoint(*, link: LinkKind, endpoint: str, address: str, now: datetime) -> None:
+def record_unknown_endpoint(*, link: LinkKind, endpoint: str, address: str, now: datetime, missing: str = "") -> None:
     """Keeps who spoke without being registered: one row an endpoint, at most 1000 a link."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO devices_unknownendpoint AS u (link, endpoint, address, attempts, first_seen_at, last_seen_at)
-            SELECT %(link)s, %(endpoint)s, %(address)s, 1, %(now)s, %(now)s
+            INSERT INTO devices_unknownendpoint AS u
+                (link, endpoint, address, missing, attempts, first_seen_at, last_seen_at)
+            SELECT %(link)s, %(endpoint)s, %(address)s, %(missing)s, 1, %(now)s, %(now)s
             WHERE EXISTS (SELECT 1 FROM devices_unknownendpoint WHERE link = %(link)s AND endpoint = %(endpoint)s)
                OR (SELECT count(*) FROM devices_unknownendpoint WHERE link = %(link)s) < %(most)s
             ON CONFLICT (link, endpoint) DO UPDATE SET
-                attempts = u.attempts + 1, address = excluded.address, last_seen_at = excluded.last_seen_at
+                attempts = u.attempts + 1, address = excluded.address, missing = excluded.missing,
+                last_seen_at = excluded.last_seen_at
             """,
             {
                 "link": link,
                 "endpoint": endpoint[:64],
                 "address": address[:64],
+                "missing": missing[:200],
                 "now": now,
                 "most": UNKNOWN_ENDPOINTS_MAX,
             },

@@ -6,7 +6,11 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
+from devices.links.lorawan import feeder, intake
 from fleet.partitions import drop_expired_partitions, make_partitions_ahead
+
+# A run ends some time, so that a worker can be replaced; the next tick goes on.
+BATCHES_MAX = 20
 
 
 @shared_task
@@ -15,3 +19,16 @@ def keep_partitions() -> None:
     now = timezone.now()
     make_partitions_ahead(now=now)
     drop_expired_partitions(now=now, keep_days=settings.EVENT_RETENTION_DAYS)
+    intake.prune(now=now)
+
+
+@shared_task
+def feed_lorawan() -> None:
+    """Each tick from beat, and woken by events: works off what ChirpStack posted, then fills the queues of nodes.
+
+    Never retried: what failed is still due at the next tick.
+    """
+    for _ in range(BATCHES_MAX):
+        worked_off = intake.drain(now=timezone.now())
+        if not feeder.feed(now=timezone.now()) and not worked_off:
+            return

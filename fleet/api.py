@@ -9,8 +9,12 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from devices.api import nodes as nodes_router
 from devices.api import router as devices_router
+from devices.labels import LabelError
+from devices.links.lorawan.chirpstack import ChirpStackError
+from devices.network_api import router as network_router
 from devices.query import QueryError
 from devices.registration import RegistrationRefused
+from devices.relabelling import SelectionChanged
 from fleet.accounts.api import router as tokens_router
 from fleet.accounts.audit_api import router as audit_router
 from fleet.accounts.authentication import TooManyBadTokens
@@ -21,6 +25,10 @@ from updates.api import router as updates_router
 from updates.campaigns.actions import ActionRefused
 from updates.campaigns.api import router as campaigns_router
 from updates.campaigns.plan import PlanRefused
+from updates.nodes_api import router as many_nodes_router
+from updates.nodes_api import views as views_router
+from updates.patches_api import router as patches_router
+from updates.saved_views import ViewRefused
 from updates.services import UploadConflict, UploadRefused
 
 _log = structlog.get_logger(__name__)
@@ -35,9 +43,13 @@ api = DescribedApi(
 api.add_router("", updates_router)
 api.add_router("", devices_router)
 api.add_router("/nodes", nodes_router)
+api.add_router("/nodes", many_nodes_router)
+api.add_router("/node-views", views_router)
 api.add_router("/campaigns", campaigns_router)
+api.add_router("/patches", patches_router)
 api.add_router("/tokens", tokens_router)
 api.add_router("/audit", audit_router)
+api.add_router("/network-servers", network_router)
 
 
 @api.exception_handler(ValidationError)
@@ -98,7 +110,8 @@ def _registration_refused(request: HttpRequest, error: RegistrationRefused) -> H
 
 @api.exception_handler(QueryError)
 def _query_error(request: HttpRequest, error: QueryError) -> HttpResponse:
-    return problem(422, str(error), field="filter", position=error.position, fix=error.fix)
+    place = {"position": error.position, "line": error.line, "column": error.column}
+    return problem(422, str(error), field="filter", **place, expected=list(error.expected), fix=error.fix)
 
 
 @api.exception_handler(PlanRefused)
@@ -111,6 +124,28 @@ def _action_refused(request: HttpRequest, error: ActionRefused) -> HttpResponse:
     return problem(409, str(error), fix=error.fix)
 
 
+@api.exception_handler(LabelError)
+def _label_error(request: HttpRequest, error: LabelError) -> HttpResponse:
+    return problem(422, str(error), field="labels", value=error.value, fix=error.fix)
+
+
+@api.exception_handler(SelectionChanged)
+def _selection_changed(request: HttpRequest, error: SelectionChanged) -> HttpResponse:
+    return problem(409, str(error), field="expected", found=error.found, fix=error.fix)
+
+
+@api.exception_handler(ViewRefused)
+def _view_refused(request: HttpRequest, error: ViewRefused) -> HttpResponse:
+    status = 403 if error.field == "shared" else 422
+    return problem(status, str(error), field=error.field, fix=error.fix)
+
+
 @api.exception_handler(AccountRefused)
 def _account_refused(request: HttpRequest, error: AccountRefused) -> HttpResponse:
+    return problem(409, str(error), field=error.field, fix=error.fix)
+
+
+@api.exception_handler(ChirpStackError)
+def _chirpstack_error(request: HttpRequest, error: ChirpStackError) -> HttpResponse:
+    # Not 502: this server answers, and says what stands in its way.
     return problem(409, str(error), field=error.field, fix=error.fix)

@@ -23,10 +23,12 @@ def wake_workers(sender: Celery, **kwargs: object) -> None:
         "updates.tasks.drain_link_events",
         "updates.tasks.build_due",
         "updates.tasks.build_patches_due",
+        "devices.tasks.feed_lorawan",
     ):
         # A wake-up that waited behind a long build says nothing that a newer one does not say.
         sender.add_periodic_task(settings.TICK_SECONDS, sender.signature(name), name=name, expires=10)
     sender.add_periodic_task(3600, sender.signature("devices.tasks.keep_partitions"), name="keep-partitions")
+    sender.add_periodic_task(3600, sender.signature("fleet.accounts.tasks.tidy_accounts"), name="tidy-accounts")
 
 
 @signals.setup_logging.connect

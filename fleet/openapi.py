@@ -28,6 +28,9 @@ PROBLEM = {
         "field": {"type": "string"},
         "fix": {"type": "string"},
         "position": {"type": "integer"},
+        "line": {"type": "integer"},
+        "column": {"type": "integer"},
+        "expected": {"type": "array", "items": {"type": "string"}},
         "errors": {"type": "array", "items": {"type": "object"}},
     },
 }

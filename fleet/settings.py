@@ -58,6 +58,9 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "django_htmx",
     "ninja",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
     "fleet.accounts",
     "fleet.audit",
     "fleet.blobs",
@@ -81,6 +84,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "fleet.accounts.sessions.SessionMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 
 ROOT_URLCONF = "fleet.urls"
@@ -123,6 +127,15 @@ OIDC_CLIENT_ID = os.environ.get("OIDC_CLIENT_ID", "")
 OIDC_CLIENT_SECRET = os.environ.get("OIDC_CLIENT_SECRET", "")
 OIDC_ENABLED = bool(OIDC_SERVER_URL and OIDC_CLIENT_ID and OIDC_CLIENT_SECRET)
 OIDC_NAME = os.environ.get("OIDC_NAME", "single sign-on")
+OIDC_SCOPES = os.environ.get("OIDC_SCOPES", "openid profile email").split()
+OIDC_ROLE_CLAIM = os.environ.get("OIDC_ROLE_CLAIM", "groups")
+# group=role, with commas. Empty: new users are viewers, and admins give roles.
+OIDC_ROLES = dict(pair.split("=", 1) for pair in os.environ.get("OIDC_ROLES", "").split(",") if pair)
+OIDC_UNKNOWN_GROUPS = os.environ.get("OIDC_UNKNOWN_GROUPS", "viewer")
+SOCIALACCOUNT_ADAPTER = "fleet.accounts.oidc.SocialAccountAdapter"
+SOCIALACCOUNT_LOGIN_ON_GET = True
+SOCIALACCOUNT_STORE_TOKENS = False
+ACCOUNT_EMAIL_VERIFICATION = "none"
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
@@ -189,9 +202,11 @@ LWM2M_PORT = int(os.environ.get("LWM2M_PORT", "5683"))
 # The address that nodes are told to pull from; behind a load balancer it is not the one that is bound.
 LWM2M_PUBLIC = os.environ.get("LWM2M_PUBLIC", "")
 
+# Longest wait for one call to ChirpStack, real seconds.
+CHIRPSTACK_TIMEOUT_S = float(os.environ.get("CHIRPSTACK_TIMEOUT_S", "5"))
 # Who may read /metrics: a bearer of this token. Without one it is served in DEBUG only.
 METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
-# The address that people and CI use, such as https://fleet.example.com.
+# The address that people, CI and ChirpStack use, such as https://fleet.example.com.
 PUBLIC_URL = os.environ.get("PUBLIC_URL", "")
 
 LOGGING = logging_settings(os.environ.get("LOG_LEVEL", "INFO"))

@@ -14,6 +14,7 @@ from django.contrib.auth.validators import UnicodeUsernameValidator
 from fleet.accounts.models import Role, User
 from fleet.accounts.permissions import PERMISSIONS, Scope
 from fleet.audit.selectors import AuditFilter
+from fleet.clock import in_utc
 from frontend.forms import StyledForm
 
 
@@ -146,7 +147,10 @@ class AuditForm(StyledForm):
                 self.add_error("zone", f"“{text}” is no zone. Write UTC, Europe/Berlin or +02:00.")
         for name in ("since", "until"):
             if values.get(name):
-                values[name] = values[name].replace(tzinfo=zone)
+                try:
+                    values[name] = in_utc(values[name].replace(tzinfo=zone))
+                except ValueError as error:
+                    self.add_error(name, f"“{values.pop(name):%Y-%m-%d}” cannot be; {error}.")
         if values.get("since") and values.get("until") and values["since"] >= values["until"]:
             self.add_error("until", "This is not after “From”. Choose a later time.")
         return values

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
+from fleet.accounts import oidc
 from frontend import account_views, audit_views, login_views, user_views
 
 urlpatterns = [
     path("login/", login_views.Login.as_view(), name="login"),
+    path("login/oidc/", oidc.begin, name="oidc-login"),
+    path("login/oidc/callback/", oidc.callback, name="oidc-callback"),
     path("logout/", login_views.Logout.as_view(), name="logout"),
     path("account/", account_views.account, name="account"),
     path("account/sessions/end/", account_views.end_sessions, name="account-sessions-end"),

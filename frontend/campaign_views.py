@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -13,15 +14,13 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from devices.query import QueryError
 from fleet.accounts.models import Role
-from frontend import pages, selectors
+from frontend import campaign_pages, pages, plan_pages, selectors
 from frontend.access import demand, signed_in
-from frontend.forms import CampaignForm
 from frontend.templatetags.fleet_format import format_bytes, format_time
 from updates import selectors as updates
 from updates.campaigns import actions, rollback
-from updates.campaigns import plan as planning
+from updates.campaigns.plan_warnings import plan_warnings
 from updates.models import Campaign
 from updates.states import CampaignState
 
@@ -36,52 +35,36 @@ def _campaign(campaign_id: int) -> Campaign:
 @require_GET
 @signed_in
 def campaigns(request: HttpRequest) -> HttpResponse:
-    found = updates.campaigns(before=pages.key(request, "before"), limit=updates.PAGE + 1)
+    form = campaign_pages.CampaignFilterForm(request.GET)
+    form.is_valid()
+    wanted = {name: form.cleaned_data.get(name) or "" for name in ("name", "state")}
+    found = updates.campaigns(before=pages.key(request, "before"), limit=updates.PAGE + 1, **wanted)
     rows = selectors.campaign_rows(found[: updates.PAGE])
-    live = sum(row.campaign.state in updates.LIVE_CAMPAIGNS for row in rows)
     context = {
+        "form": form,
         "rows": rows,
+        "filtered": any(wanted.values()),
+        "query": urlencode({name: value for name, value in wanted.items() if value}),
         "next_before": rows[-1].campaign.pk if len(found) > updates.PAGE else None,
-        "live": live,
+        "live": sum(row.campaign.state in updates.LIVE_CAMPAIGNS for row in rows),
     }
     return render(request, "frontend/campaigns.html", context)
-
-
-@require_http_methods(["GET", "POST"])
-@signed_in
-def new(request: HttpRequest) -> HttpResponse:
-    demand(request, Role.OPERATOR)
-    form = CampaignForm(request.POST or None, initial={"version": request.GET.get("version")})
-    if request.method == "POST" and form.is_valid():
-        values = form.cleaned_data
-        try:
-            made = planning.create_campaign(
-                name=values["name"],
-                version=values["version"],
-                node_filter=values["node_filter"],
-                waves=form.wave_list(),
-                gate=form.gate(),
-                starts_at=values["starts_at"],
-                actor=request.user.get_username(),
-                now=timezone.now(),
-            )
-        except planning.PlanRefused as refusal:
-            pages.add_refusal(form, refusal.field, f"{refusal.message} {refusal.fix}")
-        except QueryError as error:
-            form.add_error("node_filter", str(error))
-        else:
-            return redirect("campaign-plan", made.pk)
-    return render(request, "frontend/campaign_new.html", {"form": form}, status=400 if form.errors else 200)
 
 
 @require_GET
 @signed_in
 def plan(request: HttpRequest, campaign_id: int) -> HttpResponse:
     campaign = _campaign(campaign_id)
+    start = campaign.started_at or campaign.starts_at
     context = {
         "campaign": campaign,
         "plan": campaign.plan,
-        "verdict": pages.plan_verdict(campaign),
+        "links": plan_pages.link_rows(campaign.plan),
+        "calendar": plan_pages.plan_calendar(campaign.plan, campaign=campaign, start=start or timezone.now()),
+        "starts_now": start is None,
+        "changes": plan_pages.changes(campaign.plan, campaign),
+        "warnings": plan_warnings(campaign.plan, campaign.gate) if campaign.state == CampaignState.DRAFT else [],
+        "verdict": campaign_pages.plan_verdict(campaign),
         "draft": campaign.state == CampaignState.DRAFT,
         "approved": bool(campaign.approved_hash) and campaign.approved_hash == campaign.plan_hash,
         "pending": campaign.state == CampaignState.DRAFT and campaign.plan.get("pending_patches"),
@@ -101,7 +84,7 @@ def campaign(request: HttpRequest, campaign_id: int) -> HttpResponse:
     found = _campaign(campaign_id)
     if found.state == CampaignState.DRAFT:
         return redirect("campaign-plan", found.pk)
-    context = pages.campaign_page(found)
+    context = campaign_pages.campaign_page(found)
     if not request.htmx:  # type: ignore[attr-defined]
         return render(request, "frontend/campaign.html", context)
     response = render(request, "frontend/parts/campaign_live.html", {**context, "poll": True})

@@ -17,6 +17,8 @@ SECTIONS = {
     "node": "nodes",
     "campaign": "campaigns",
     "version": "models",
+    "patch": "patches",
+    "server": "servers",
     "status": "status",
     "audit": "audit",
     "user": "users",

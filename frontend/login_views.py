@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from fleet.accounts import sessions, throttling
 from fleet.accounts.addresses import client_address
+from fleet.accounts.oidc import PROBLEMS
 
 
 class Login(LoginView):
@@ -19,7 +20,10 @@ class Login(LoginView):
     redirect_authenticated_user = True
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(**kwargs) | {"oidc_name": settings.OIDC_NAME if settings.OIDC_ENABLED else ""}
+        return super().get_context_data(**kwargs) | {
+            "oidc_name": settings.OIDC_NAME if settings.OIDC_ENABLED else "",
+            "problem": PROBLEMS.get(self.request.GET.get("problem", "")),
+        }
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:

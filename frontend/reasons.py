@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from frontend.selectors import NodePage
+from frontend.node_page import NodePage
 from frontend.templatetags.fleet_format import format_bytes, format_time
 from updates import causes
 

@@ -150,7 +150,7 @@ def unlock(request: HttpRequest, throttle_id: int) -> HttpResponse:
 @signed_in
 def roles(request: HttpRequest) -> HttpResponse:
     rows = [
-        (allowed, scope, [reaches(role, permission.role) for role in Role.values])
+        (allowed, scope, [(role, reaches(role, permission.role)) for role in Role.values])
         for scope, permission in PERMISSIONS.items()
         for allowed in permission.allows
     ]

@@ -22,13 +22,14 @@ from updates.models import (
     ModelImage,
     ModelVersion,
     NodeUpdate,
+    Patch,
     Tally,
     UpdateEvent,
     ValidationReport,
     Wave,
 )
 from updates.patches.revert import PREIMAGE_BYTES
-from updates.states import CampaignState, NodeUpdateState, VersionState, WaveState
+from updates.states import CampaignState, NodeUpdateState, PatchState, VersionState, WaveState
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 IO_HASH = "0badcafe"
@@ -92,6 +93,11 @@ def make_slice(name: str = "clean", **fields: Any) -> dict[str, Any]:
         "worst_recall_interval": [0.876, 0.972],
         "confusion_fp32": [[98, 1, 1], [2, 96, 2], [1, 2, 97]],
         "confusion_int8": [[98, 1, 1], [3, 94, 3], [1, 2, 97]],
+        "flip_count": 2,
+        "flips": [
+            {"index": 17, "label": 1, "fp32": 1, "int8": 0},
+            {"index": 203, "label": 1, "fp32": 1, "int8": 2},
+        ],
         "reasons": [],
     } | fields
 
@@ -149,6 +155,17 @@ def make_fit(image: ModelImage, profile: HardwareProfile) -> Fit:
         "evidence": "tflm-bisected-x86",
     }
     return Fit.objects.create(image=image, profile=profile, fits=not reasons, numbers=numbers, reasons=reasons)
+
+
+def make_patch(base: ModelVersion, target: ModelVersion, **fields: Any) -> Patch:
+    """Between the first images of two versions; ready with 1000 bytes unless another `state` is given."""
+    defaults: dict[str, Any] = {"state": PatchState.READY, "codec": 1, "build_ms": 120, "built_at": NOW}
+    if fields.get("state", PatchState.READY) != PatchState.READY:
+        defaults = {}
+    elif "blob" not in fields:
+        defaults["blob"] = store(f"{next(_numbers):1000}".encode())
+    ends = {"base": base.images.order_by("id").first(), "target": target.images.order_by("id").first()}
+    return Patch.objects.create(**ends | defaults | fields)
 
 
 def make_campaign(

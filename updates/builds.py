@@ -85,8 +85,8 @@ def _lease_version(now: datetime) -> ModelVersion | None:
             )
             return version
         version.state, version.attempts = VersionState.BUILDING, version.attempts + 1
-        version.lease_until, version.progress_percent = now + LEASE, 0
-        version.save(update_fields=["state", "attempts", "lease_until", "progress_percent"])
+        version.lease_until, version.progress_percent, version.build_started_at = now + LEASE, 0, now
+        version.save(update_fields=["state", "attempts", "lease_until", "progress_percent", "build_started_at"])
     return version
 
 

@@ -67,6 +67,8 @@ class ModelVersion(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     uploaded_by = models.CharField(max_length=150, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Of the newest attempt; time left is told from it.
+    build_started_at = models.DateTimeField(null=True, blank=True)
     built_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -158,6 +160,7 @@ class Patch(models.Model):
     codec = models.PositiveSmallIntegerField(null=True, help_text="number of the codec as in the manifest")
     blob = models.ForeignKey(Blob, on_delete=models.PROTECT, null=True, related_name="+")
     build_ms = models.PositiveIntegerField(null=True)
+    built_at = models.DateTimeField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     lease_until = models.DateTimeField(null=True)
     failure = models.TextField(blank=True)
@@ -165,8 +168,12 @@ class Patch(models.Model):
 
     class Meta:
         verbose_name_plural = "patches"
-        indexes = [models.Index(fields=["id"], name="patch_to_build", condition=Q(state="waiting"))]
+        indexes = [
+            models.Index(fields=["id"], name="patch_to_build", condition=Q(state="waiting")),
+            models.Index(fields=["state", "-id"], name="patch_by_state"),
+        ]
         constraints = [
+            models.CheckConstraint(condition=Q(state__in=PatchState.values), name="patch_state_is_known"),
             models.UniqueConstraint(fields=["base", "target"], name="patch_once_a_pair"),
             models.CheckConstraint(condition=~Q(base=models.F("target")), name="patch_between_two_images"),
             models.CheckConstraint(
@@ -199,6 +206,8 @@ class Campaign(models.Model):
     offer_timeout_s = models.PositiveIntegerField(default=3 * 24 * 3600, help_text="fleet seconds until silent")
     progress_timeout_s = models.PositiveIntegerField(default=24 * 3600, help_text="fleet seconds without progress")
     starts_at = models.DateTimeField(null=True, blank=True)
+    # IANA name of the zone that starts_at was given in, and in which the plan is shown.
+    time_zone = models.CharField(max_length=64, default="UTC")
     plan = models.JSONField(default=dict, help_text="what will happen, as computed before approval")
     plan_hash = models.CharField(max_length=64, blank=True)
     approved_hash = models.CharField(max_length=64, blank=True)
@@ -266,6 +275,26 @@ class Wave(models.Model):
 
     def __str__(self) -> str:
         return f"wave {self.index + 1} of {self.campaign}"
+
+
+class CampaignMove(models.Model):
+    """Each change of state of a campaign or of one of its waves, with the reason that it had then.
+
+    Written by triggers of the database, in the transaction that made the change: whoever makes it cannot forget it.
+    """
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="moves", db_index=False)
+    wave_index = models.PositiveSmallIntegerField(null=True, help_text="empty for the campaign itself")
+    at = models.DateTimeField()
+    from_state = models.CharField(max_length=16)
+    to_state = models.CharField(max_length=16)
+    reason = models.TextField(blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["campaign", "-id"], name="campaign_move_by_campaign")]
+
+    def __str__(self) -> str:
+        return f"{self.campaign_id}: {self.from_state} to {self.to_state}"
 
 
 class Method(models.TextChoices):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import Q, QuerySet
@@ -12,6 +13,28 @@ from devices.models import Node
 from devices.query import QueryError, Term, compile_query
 from devices.query.fields import equality, pattern
 from updates.models import ModelImage
+
+
+@dataclass(frozen=True)
+class FieldHelp:
+    name: str
+    example: str
+    meaning: str
+
+
+FIELDS = [
+    FieldHelp("endpoint", "endpoint:press-*", "LwM2M endpoint name or DevEUI; a star stands for any signs"),
+    FieldHelp("profile", "profile:stm32l4", "hardware profile"),
+    FieldHelp("firmware", "firmware:fw-2.1", "firmware build that the node reported"),
+    FieldHelp("link", "link:lorawan", "lorawan or nbiot"),
+    FieldHelp("site", 'site:"plant 3"', "where it stands; double quotes keep spaces"),
+    FieldHelp("label.<key>", "label.line=7", "a label; label.line:* has it, not label.line:* has it not"),
+    FieldHelp("model", "model:gesture", "model family that it runs"),
+    FieldHelp("version", "version<1.4", "version that it runs, in the order of its numbers"),
+    FieldHelp("seen", "seen<24h", "last sign of life: younger than 24 h; seen>7d, seen:never"),
+    FieldHelp("battery", "battery<20", "last reported level in percent"),
+    FieldHelp("and, or, not, ( )", "not (site:a or site:b)", "terms side by side must all hold"),
+]
 
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 

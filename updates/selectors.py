@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
-from django.db.models import Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum
+from django.db.models import Case, Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce, Left
 
 from devices.models import Delivery
 from updates.models import Campaign, Fit, ModelImage, ModelVersion, NodeUpdate, Tally, UpdateEvent, Wave
-from updates.states import CampaignState, NodeUpdateState, VersionState
+from updates.states import OPEN_STATES, CampaignState, NodeUpdateState, VersionState
 
 S = NodeUpdateState
 PAGE = 50
@@ -28,6 +29,27 @@ def versions(*, before: int | None = None, limit: int = PAGE) -> list[ModelVersi
 def whole_versions() -> QuerySet[ModelVersion]:
     """With family and images: three queries for any number."""
     return ModelVersion.objects.select_related("family").prefetch_related("images")
+
+
+def builds_under_way() -> list[ModelVersion]:
+    """Versions without a verdict, in the order in which they are taken up."""
+    waiting = ModelVersion.objects.filter(state__in=[VersionState.UPLOADED, VersionState.BUILDING])
+    return list(waiting.select_related("family").order_by("id")[:PAGE])
+
+
+def builds_ahead(version_id: int) -> int:
+    """How many versions are built before this one."""
+    return ModelVersion.objects.filter(
+        state__in=[VersionState.UPLOADED, VersionState.BUILDING], id__lt=version_id
+    ).count()
+
+
+def usual_build_seconds() -> float | None:
+    """Median of what the last 10 builds took that came to a verdict."""
+    done = ModelVersion.objects.filter(built_at__isnull=False, build_started_at__isnull=False).order_by("-id")
+    times = done.values_list("build_started_at", "built_at")[:10]
+    spans = [(built - begun).total_seconds() for begun, built in times if begun and built]
+    return median(spans) if spans else None
 
 
 def ready_versions() -> QuerySet[ModelVersion]:
@@ -64,9 +86,14 @@ def newest_fit(*, family_id: int, profile_id: int) -> Fit | None:
     )
 
 
-def campaigns(*, before: int | None = None, limit: int = PAGE) -> list[Campaign]:
-    """Newest first, from below the id `before`, with version and family."""
+def campaigns(*, before: int | None = None, limit: int = PAGE, state: str = "", name: str = "") -> list[Campaign]:
+    """Newest first, from below the id `before`, with version and family. `name` is a part of it in any case; empty
+    values do not filter."""
     rows = Campaign.objects.select_related("version__family", "reverts").order_by("-id")
+    if state:
+        rows = rows.filter(state=state)
+    if name:
+        rows = rows.filter(name__icontains=name)
     return list((rows.filter(id__lt=before) if before else rows)[:limit])
 
 
@@ -135,20 +162,46 @@ def rollback_reach(campaign_id: int) -> dict[str, int]:
     return begun.aggregate(nodes=Count("id"), by_command=Count("id", filter=intact))
 
 
-def newest_updates(node_ids: Sequence[int]) -> dict[int, NodeUpdate]:
-    """The newest node update of each node, with its campaign."""
-    rows = (
-        NodeUpdate.objects.filter(node_id__in=node_ids)
-        .select_related("campaign__version__family", "campaign__reverts", "wave", "image__version__family")
-        .order_by("node_id", "-id")
-        .distinct("node_id")
-    )
-    return {update.node_id: update for update in rows}
+def updates_to_show(node_ids: Sequence[int]) -> dict[int, NodeUpdate]:
+    """The open node update of each node, else its newest; with what it brings and its campaign. Three queries.
+
+    Many nodes share few campaigns and images: joined to each row, they would be decoded once a node.
+    """
+    updates = {update.node_id: update for update in _updates_to_show(node_ids)}
+    images = ModelImage.objects.select_related("version__family").defer("facts")
+    campaigns = Campaign.objects.select_related("version__family", "reverts").defer("plan", "reverts__plan")
+    image_of = images.in_bulk({update.image_id for update in updates.values() if update.image_id})
+    campaign_of = campaigns.in_bulk({update.campaign_id for update in updates.values()})
+    for update in updates.values():
+        update.campaign = campaign_of[update.campaign_id]
+        update.image = image_of[update.image_id] if update.image_id else None
+    return updates
 
 
-def events_of_node(node_id: int, *, limit: int = PAGE) -> list[UpdateEvent]:
+def update_to_show(node_id: int) -> NodeUpdate | None:
+    """As `updates_to_show`, with its wave, in one query."""
+    rows = _updates_to_show([node_id])
+    return rows.select_related(
+        "campaign__version__family", "campaign__reverts", "wave", "image__version__family"
+    ).first()
+
+
+def _updates_to_show(node_ids: Sequence[int]) -> QuerySet[NodeUpdate]:
+    closed = Case(When(state__in=OPEN_STATES, then=0), default=1)
+    rows = NodeUpdate.objects.filter(node_id__in=node_ids)
+    return rows.order_by("node_id", closed, "-id").distinct("node_id")
+
+
+def events_of_node(node_id: int, *, before: int | None = None, limit: int = PAGE) -> list[UpdateEvent]:
+    """Newest first, from below the id `before`."""
+    rows = UpdateEvent.objects.filter(node_id=node_id).select_related("campaign").order_by("-id")
+    return list((rows.filter(id__lt=before) if before is not None else rows)[:limit])
+
+
+def events_of_update(update: NodeUpdate) -> list[UpdateEvent]:
     """Newest first."""
-    return list(UpdateEvent.objects.filter(node_id=node_id).select_related("campaign").order_by("-id")[:limit])
+    rows = UpdateEvent.objects.filter(node_id=update.node_id, node_update_id=update.pk)
+    return list(rows.order_by("-id")[:PAGE])
 
 
 def events_of_campaign(campaign_id: int, *, limit: int = 12) -> list[UpdateEvent]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -39,6 +39,10 @@ class UploadRefused(Exception):
 
 class UploadConflict(UploadRefused):
     """The upload contradicts a version that exists: versions never change."""
+
+
+class PatchNotFailed(Exception):
+    """Only a patch that failed can be built again."""
 
 
 def ensure_family(
@@ -156,6 +160,25 @@ def ensure_patch(*, base: ModelImage, target: ModelImage) -> Patch:
     return Patch.objects.get_or_create(base=base, target=target)[0]
 
 
+@transaction.atomic
+def build_patch_again(*, patch_id: int, actor: str) -> Patch:
+    """Puts a failed patch back in the queue with all its attempts. Raises PatchNotFailed for any other."""
+    patch = Patch.objects.select_for_update().get(pk=patch_id)
+    if patch.state != PatchState.FAILED:
+        raise PatchNotFailed(f"Patch {patch.pk} is {patch.state}, so there is nothing to build again.")
+    before = {"state": str(patch.state), "attempts": patch.attempts, "failure": patch.failure}
+    patch.state, patch.attempts, patch.lease_until, patch.failure = PatchState.WAITING, 0, None, ""
+    patch.save(update_fields=["state", "attempts", "lease_until", "failure"])
+    record(
+        actor=actor,
+        action="patch.build_again",
+        subject=patch,
+        before=before,
+        after={"state": str(patch.state), "attempts": 0},
+    )
+    return patch
+
+
 def build_patches_due(now: datetime, limit: int = 1) -> int:
     """Builds up to `limit` patches that wait, or whose worker was lost; returns how many it ended."""
     ended = 0
@@ -164,7 +187,7 @@ def build_patches_due(now: datetime, limit: int = 1) -> int:
         if patch is None:
             return ended
         if patch.state == PatchState.WAITING:
-            _build_patch(patch)
+            _build_patch(patch, now)
         ended += 1
     return ended
 
@@ -191,7 +214,7 @@ def _lease_patch(now: datetime) -> Patch | None:
     return patch
 
 
-def _build_patch(patch: Patch) -> None:
+def _build_patch(patch: Patch, now: datetime) -> None:
     mine = Patch.objects.filter(pk=patch.pk, state=PatchState.WAITING, attempts=patch.attempts)
     began = time.monotonic()
     try:
@@ -205,5 +228,11 @@ def _build_patch(patch: Patch) -> None:
         blob = store(built.payload)
         observe("build_seconds", "patch", took_ms / 1000)
         mine.update(
-            state=PatchState.READY, codec=int(built.codec), blob=blob, build_ms=took_ms, lease_until=None, failure=""
+            state=PatchState.READY,
+            codec=int(built.codec),
+            blob=blob,
+            build_ms=took_ms,
+            built_at=now + timedelta(milliseconds=took_ms),
+            lease_until=None,
+            failure="",
         )

@@ -9,14 +9,16 @@ if TYPE_CHECKING:
 
 
 # Kinds that have an implementation.
-LINKS = ("nbiot",)
+LINKS = ("nbiot", "lorawan")
 
 
 def link_for(kind: str) -> Link:
     """The link of this LinkKind. Raises ValueError for a kind that has none yet."""
     # Imported when asked for: the links need models, which are not there while the apps load.
+    from devices.links.lorawan.link import LoRaWanLink
     from devices.links.nbiot.link import NbIotLink
 
-    if kind == NbIotLink.kind:
-        return NbIotLink()
-    raise ValueError(f"link: {kind!r} has no implementation, must be {NbIotLink.kind.value!r}")
+    for link in (NbIotLink(), LoRaWanLink()):
+        if kind == link.kind:
+            return link
+    raise ValueError(f"link: {kind!r} has no implementation, must be one of {', '.join(LINKS)}")

@@ -20,6 +20,18 @@ class Estimate:
     airtime_s: float  # seconds during which somebody sends
     hours: float  # from the start of the node's window to the last byte
     energy_j: float | None  # joules of the node's radio; None where the profile names no energy figure
+    gateway_airtime_s: float = 0.0  # of airtime_s, what a shared gateway sends; 0 where there is none to share
+    gateway_duty: float = 1.0  # share of the time that such a gateway may send
+    assumed: str = ""  # what was not known and taken for the worst, in plain words
+
+
+@dataclass(frozen=True)
+class RadioFacts:
+    """What is known of how well a node is heard. `data_rate` None: never heard."""
+
+    region: str
+    data_rate: int | None
+    gateway_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,8 +45,8 @@ class Recipient:
 class Link(Protocol):
     kind: LinkKind
 
-    def estimate(self, *, profile: HardwareProfile, size: int) -> Estimate:
-        """For a bundle of `size` bytes."""
+    def estimate(self, *, profile: HardwareProfile, size: int, radio: RadioFacts | None = None) -> Estimate:
+        """For a bundle of `size` bytes; `radio` where the time depends on how well the node is heard."""
         ...
 
     def offer(self, *, bundles: Mapping[str, bytes], nodes: Sequence[Recipient], now: datetime) -> None:

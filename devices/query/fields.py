@@ -27,8 +27,12 @@ _LONGEST = timedelta(days=3650)
 
 def compile_query(text: str, *, now: datetime, extra: Mapping[str, Resolver] | None = None) -> Q:
     """What to give to Node.objects.filter(). `extra` adds fields of apps above. Raises QueryError."""
-    tree = parse(text)
-    return Q() if tree is None else _compile(tree, now, extra or {})
+    try:
+        tree = parse(text)
+        return Q() if tree is None else _compile(tree, now, extra or {})
+    except QueryError as error:
+        error.text = text
+        raise
 
 
 def _compile(tree: Tree, now: datetime, extra: Mapping[str, Resolver]) -> Q:
@@ -49,6 +53,8 @@ def _term(term: Term, now: datetime, extra: Mapping[str, Resolver]) -> Q:
         return extra[name](term)
     if name == "seen":
         return _seen(term, now)
+    if name == "battery":
+        return _battery(term)
     equal = equality(term)
     if name.startswith("label.") and len(name) > len("label."):
         condition = _label(term, term.field[len("label.") :])
@@ -60,8 +66,10 @@ def _term(term: Term, now: datetime, extra: Mapping[str, Resolver]) -> Q:
         lookup = {f"{column}__regex": pattern(term.value)} if term.wildcard else {column: term.value}
         condition = Q(**lookup)
     else:
-        known = ", ".join(sorted([*_COLUMNS, "label.<key>", "seen", *extra]))
-        raise QueryError(term.position, f"field {term.field} is unknown", f"use one of {known}")
+        known = ", ".join(sorted([*_COLUMNS, "battery", "label.<key>", "seen", *extra]))
+        raise QueryError(
+            term.position, f"field {term.field} is unknown", f"use one of {known}", expected=("a known field",)
+        )
     return condition if equal else ~condition
 
 
@@ -93,6 +101,20 @@ def _label(term: Term, key: str) -> Q:
     return Q(*(Q(labels__contains={key: value}) for value in values), _connector=Q.OR)
 
 
+def _battery(term: Term) -> Q:
+    found = re.fullmatch(r"([0-9]{1,3})%?", term.value)
+    if found is None or int(found[1]) > 100:
+        raise QueryError(
+            term.value_position,
+            f"{term.value} is no battery level",
+            "write percent from 0 to 100, such as battery<20",
+            expected=("0 to 100",),
+        )
+    lookup = {"<": "__lt", "<=": "__lte", ">": "__gt", ">=": "__gte"}.get(term.operator, "")
+    condition = Q(**{f"presence__battery_percent{lookup}": int(found[1])})
+    return ~condition if term.operator == "!=" else condition
+
+
 def _seen(term: Term, now: datetime) -> Q:
     if term.value == "never" and term.operator in (":", "="):
         return Q(presence__isnull=True)
@@ -102,6 +124,7 @@ def _seen(term: Term, now: datetime) -> Q:
             term.value_position,
             f"{term.field}{term.operator}{term.value} is no age",
             "write seen<24h, seen>7d or seen:never; units are s, m, h, d, w",
+            expected=("an age, such as 24h",),
         )
     age = timedelta(seconds=int(parts[1]) * _UNITS[parts[2]])
     if age > _LONGEST:

@@ -36,11 +36,26 @@ _GRAMMAR = r"""
 
 
 class QueryError(ValueError):
-    """A filter that cannot be read. `position` counts signs from 0 and lies within the text, or at its end."""
+    """A filter that cannot be read. `position` counts signs from 0 and lies within the text, or at its end.
 
-    def __init__(self, position: int, message: str, fix: str) -> None:
+    `expected` holds what could have stood there, in words; empty where the grammar alone does not tell. `text` is the
+    whole filter, as `compile_query` was given it.
+    """
+
+    def __init__(self, position: int, message: str, fix: str, *, expected: tuple[str, ...] = ()) -> None:
         super().__init__(position, message, fix)
-        self.position, self.message, self.fix = position, message, fix
+        self.position, self.message, self.fix, self.expected = position, message, fix, expected
+        self.text = ""
+
+    @property
+    def line(self) -> int:
+        """From 1."""
+        return self.text.count("\n", 0, self.position) + 1
+
+    @property
+    def column(self) -> int:
+        """From 1, within its line."""
+        return self.position - (self.text.rfind("\n", 0, self.position) + 1) + 1
 
     def __str__(self) -> str:
         return f"At position {self.position}: {self.message}; {self.fix}."
@@ -133,6 +148,20 @@ def _check_depth(text: str) -> None:
             raise QueryError(found.start(), f"more than {MAXIMUM_DEPTH} parentheses are open", "nest less deeply")
 
 
+# What a terminal of the grammar is called in an error. An opening parenthesis, `not` and a field all begin a term.
+_WORDS = {
+    "FIELD": "a term",
+    "NOT": "a term",
+    "LPAR": "a term",
+    "OPERATOR": "an operator: : = != < <= > >=",
+    "VALUE": "a value",
+    "AND": "and",
+    "_OR": "or",
+    "RPAR": ")",
+    "$END": "the end",
+}
+
+
 def _explain(text: str, error: Exception) -> QueryError:
     example = "write field, operator and value, such as site:plant-3"
     position, expected = len(text), set[str](getattr(error, "expected", ()))
@@ -142,14 +171,14 @@ def _explain(text: str, error: Exception) -> QueryError:
     elif isinstance(error, UnexpectedToken) and error.token.type != "$END":
         position = int(error.token.start_pos or 0)
     found = f"“{text[position : position + 12]}”" if position < len(text) else "the end"
+    words = tuple(dict.fromkeys(word for name, word in _WORDS.items() if name in expected))
+    message, fix = f"a term was expected, not {found}", example
     if "OPERATOR" in expected:
-        return QueryError(position, f"after a field an operator was expected, not {found}", example)
-    if "VALUE" in expected:
-        return QueryError(
-            position, f"a value was expected, not {found}", "write a value, in double quotes where it has spaces"
-        )
-    if text[position : position + 1] == ")":
-        return QueryError(position, "this parenthesis closes none or an empty pair", "remove it")
-    if position >= len(text) and "RPAR" in expected:
-        return QueryError(position, "a parenthesis is still open", "close it with )")
-    return QueryError(position, f"a term was expected, not {found}", example)
+        message = f"after a field an operator was expected, not {found}"
+    elif "VALUE" in expected:
+        message, fix = f"a value was expected, not {found}", "write a value, in double quotes where it has spaces"
+    elif text[position : position + 1] == ")":
+        message, fix = "this parenthesis closes none or an empty pair", "remove it"
+    elif position >= len(text) and "RPAR" in expected:
+        message, fix = "a parenthesis is still open", "close it with )"
+    return QueryError(position, message, fix, expected=words)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import cbor2
 
 _LAYOUT = 1
-_PART_BYTES, _HEADER_BYTES = 36, 3
+PART_BYTES, _HEADER_BYTES = 36, 3
 _CLASSES_MAX = 32
 _UINT32_MAX = 0xFFFF_FFFF
 _INFERENCES_PER_SECOND = 0.5
@@ -50,9 +50,9 @@ def fresh_counters(active: str, classes: int) -> Counters:
     return Counters(active, class_counts=[0] * min(classes, _CLASSES_MAX))
 
 
-def split(report: bytes, report_id: int) -> list[bytes]:
-    """Parts of at most 36 bytes: kind and index, report id, count, piece."""
-    room = _PART_BYTES - _HEADER_BYTES
+def split(report: bytes, report_id: int, part_bytes: int = PART_BYTES) -> list[bytes]:
+    """Parts of at most `part_bytes` (4..36): kind and index, report id, count, piece."""
+    room = min(part_bytes, PART_BYTES) - _HEADER_BYTES
     pieces = [report[at : at + room] for at in range(0, len(report), room)]
     return [bytes([0x20 | index, report_id, len(pieces)]) + piece for index, piece in enumerate(pieces)]
 

@@ -9,14 +9,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from devices.agent.native import CAUSES, STATES
 from devices.simulator import client, coap
 from devices.simulator.client import Lwm2mClient, RegistrationRefused
 from devices.simulator.clock import Clock
 from devices.simulator.coap import Message
 from devices.simulator.exchange import Answer, CoapEndpoint, NoAnswer
-from devices.simulator.firmware import DOWNLOADING, Firmware
-from devices.simulator.health import fresh_counters, split
+from devices.simulator.health import split
+from devices.simulator.lwm2m_firmware import DOWNLOADING, Lwm2mFirmware
 from devices.simulator.network import Address, RadioPath
 from devices.simulator.self_test import SelfTestBench
 from devices.simulator.spec import NodeSpec, Spec
@@ -49,7 +48,7 @@ class Node:
         self.spec = spec
         self._clock, self._bench = clock, bench
         self._rng = random.Random(f"{seed}/{spec.endpoint}/node")
-        self.firmware = Firmware(
+        self.firmware = Lwm2mFirmware(
             spec, image=whole.images[spec.active], public_keys=whole.public_keys, directory=directory, server=server
         )
         family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
@@ -70,7 +69,6 @@ class Node:
         self._registered_until = 0.0
         self._wakes = 0
         self._contact_tries = 0
-        self._health_since = clock.now()
         self.problem = ""  # why the last window ended early
 
     async def run(self) -> None:
@@ -98,26 +96,17 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """For status.json; digests are over the real slot bytes."""
-        agent, memory, traffic = self.firmware.agent, self.firmware.memory, self.path.traffic
-        report = agent.state_report()  # a refusal is in the report alone, and a lie is not in this one
+        memory = self.firmware.memory
         return {
-            "behaviour": self.spec.behaviour,
-            "state": STATES[report[0] & 0x0F],
-            "cause": CAUSES[report[1]],
-            "active": self.firmware.active_digest,
-            "active_slot": agent.active_slot,
-            "slot_bytes": self.spec.slot_bytes,
-            "standby": self.firmware.standby_digest,
-            "sequence": agent.highest_sequence,
+            **self.firmware.status(),
             "package_state": memory.package_state,
             "package_result": memory.package_result,
             "package_bytes": len(self.firmware.download.data),
-            "reboots": memory.reboots,
             "awake": self.path.awake,
             "registered": self._client.location is not None,
             "problem": self.problem,
             "wakes": self._wakes,
-            **vars(traffic),
+            **vars(self.path.traffic),
         }
 
     async def _window(self) -> None:
@@ -188,23 +177,8 @@ class Node:
         self.firmware.confirm()
 
     async def _send_health(self) -> None:
-        firmware, now = self.firmware, self._clock.now()
-        active = firmware.active_digest
-        outcome = await self._bench.run(firmware.agent.image(firmware.agent.active_slot))
-        if firmware.memory.counters.active != active:
-            firmware.memory.counters = fresh_counters(active, outcome.output_bytes if outcome else 0)
-        counters = firmware.memory.counters
-        counters.add(now - self._health_since, self._rng)
-        self._health_since = now
-        firmware.memory.report_id = (firmware.memory.report_id + 1) % 256
-        firmware.save()
-        report = counters.encode(
-            resets=firmware.memory.reboots,
-            p99_us=int(self._rng.uniform(9000, 11000)),
-            rate_error_ppm=int(self._rng.gauss(0, 300)),
-            battery_mv=int(self._rng.uniform(3500, 3650)),
-        )
-        for part in split(report, firmware.memory.report_id):
+        report = await self.firmware.health_report(self._bench, self._clock.now(), self._rng)
+        for part in split(report, self.firmware.memory.report_id):
             await self._client.send("/26241/0/5", part)
 
     async def _pull_block(self) -> None:

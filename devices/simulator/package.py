@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import bsdiff4.core
 
@@ -65,6 +66,11 @@ class DownloadArea:
     def _payload_start(self) -> int | None:
         # A longer manifest is refused whatever it holds, so no airtime is spent on the rest of it.
         return None if len(self.data) < 2 else 2 + min(int.from_bytes(self.data[:2], "big"), _MANIFEST_MAX + 1)
+
+
+def node_path(directory: Path, endpoint: str, suffix: str) -> Path:
+    """The file of a node in the state directory."""
+    return directory / (quote(endpoint, safe="") + suffix)
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from django.apps import apps
 from django.contrib import admin
 
 from fleet.accounts.models import ApiToken, User
 from fleet.read_only import ReadOnly
 
 # Read only: the dashboard's screens change accounts, by services that guard the last admin and keep the audit log.
+
+# Single sign-on is set by the environment; allauth's tables hold who is linked, and nothing to edit.
+for label in ("account", "socialaccount"):
+    for model in apps.get_app_config(label).get_models():
+        if admin.site.is_registered(model):
+            admin.site.unregister(model)
 
 
 @admin.register(User)

@@ -10,12 +10,13 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
-from pydantic import AwareDatetime, ConfigDict
+from pydantic import ConfigDict
 
 from fleet.accounts.authentication import actor_of, token_of, viewer
 from fleet.accounts.models import ApiToken
 from fleet.accounts.permissions import Scope
 from fleet.accounts.services import issue_token, revoke_token
+from fleet.clock import Moment
 
 router = Router(tags=["tokens"])
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -28,7 +29,7 @@ class TokenIn(Schema):
     model_config = ConfigDict(extra="forbid")
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
 
 
 class TokenOut(Schema):

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Field, Query, Router, Schema
-from pydantic import AwareDatetime
 
 from fleet.accounts.authentication import actor_of, auditor
 from fleet.audit.exports import export
 from fleet.audit.models import AuditEntry
 from fleet.audit.selectors import AuditFilter, page
+from fleet.clock import Moment
 
 router = Router(tags=["audit"])
 Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
@@ -26,8 +26,8 @@ class FilterIn(Schema):
     actor: Text = ""
     action: Text = ""
     subject: Text = ""
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     text: Text = ""
 
 

@@ -52,7 +52,13 @@ PERMISSIONS: dict[Scope, Permission] = {
     Scope.APPROVE: Permission(Role.APPROVER, ("Approve plans", "Start, resume and roll back campaigns")),
     Scope.AUDIT: Permission(Role.APPROVER, ("Read and export the audit log",)),
     Scope.ADMIN: Permission(
-        Role.ADMIN, ("Make, change and deactivate users", "Revoke tokens of others", "Unlock who failed to log in")
+        Role.ADMIN,
+        (
+            "Make, change and deactivate users",
+            "Revoke tokens of others",
+            "Unlock who failed to log in",
+            "Add and set up network servers, and register the nodes that they know",
+        ),
     ),
 }
 

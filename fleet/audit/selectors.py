@@ -125,4 +125,6 @@ def _text(value: object) -> str:
         return value or "empty"
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value) or "none"
     return str(value) if isinstance(value, int | float) else json.dumps(value, sort_keys=True)

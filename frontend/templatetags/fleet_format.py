@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from devices.labels import format_labels
 from updates import causes
 
 register = template.Library()
@@ -65,12 +66,25 @@ LOOKS = {
         "ready": Look("is-confirmed", "s-confirmed", "Ready"),
         "refused": Look("is-rejected", "s-rejected", "Refused"),
     },
+    "patch": {
+        "waiting": Look("is-moving", "s-trial", "Being built"),
+        "ready": Look("is-confirmed", "s-confirmed", "Ready"),
+        "failed": Look("is-failed", "s-failed", "Failed"),
+    },
+    "difference": {
+        "better": Look("is-pass", "s-confirmed", "Better"),
+        "worse": Look("is-fail", "s-failed", "Worse"),
+        "unsure": Look("is-inconclusive", "s-inconclusive", "No difference shown"),
+        "unknown": Look("is-planned", "s-planned", "Not in both"),
+    },
     "verdict": {
         "passed": Look("is-pass", "s-confirmed", "Passed"),
         "failed": Look("is-fail", "s-failed", "Failed"),
         "inconclusive": Look("is-inconclusive", "s-inconclusive", "Inconclusive"),
         "fits": Look("is-fits", "s-confirmed", "Fits"),
         "nofit": Look("is-nofit", "s-failed", "Does not fit"),
+        "takes": Look("is-fits", "s-confirmed", "Takes it"),
+        "refuses": Look("is-nofit", "s-rejected", "Refuses it"),
         "pass": Look("is-pass", "s-confirmed", "Go on"),
         "go": Look("is-pass", "s-confirmed", "Go on"),
         "wait": Look("is-planned", "i-clock", "Wait"),
@@ -118,6 +132,7 @@ def format_time(at: datetime) -> str:
 register.filter("bytes", format_bytes)
 register.filter("duration", format_duration)
 register.filter("cause", causes.sentence)
+register.filter("labels", lambda labels: format_labels(labels) or "no labels")
 
 
 @register.filter

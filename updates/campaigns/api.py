@@ -12,6 +12,7 @@ from ninja import Field, Router, Schema, Status
 
 from devices.api import After, Id, Limit, Strict
 from fleet.accounts.authentication import actor_of, approver, planner, viewer
+from fleet.clock import Moment
 from updates import selectors
 from updates.campaigns import actions
 from updates.campaigns.plan import create_campaign
@@ -28,14 +29,16 @@ class WaveIn(Strict):
 
 
 class CampaignIn(Strict):
-    """percent is cumulative. The same idempotency_key gives the same campaign again."""
+    """percent is cumulative. The same idempotency_key gives the same campaign again. time_zone (an IANA name) is the
+    one in which people are shown its times."""
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")
     version_id: Id
     node_filter: str = ""
     waves: list[WaveIn] = Field(min_length=1, max_length=50)
     gate: dict[str, float | int | str | bool] = {}
-    starts_at: datetime | None = None
+    starts_at: Moment | None = None
+    time_zone: str = Field("UTC", max_length=64)
     offer_timeout_s: int = Field(3 * 24 * 3600, ge=60, le=31_536_000)
     progress_timeout_s: int = Field(24 * 3600, ge=60, le=31_536_000)
     idempotency_key: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[!-~]+$")
@@ -54,6 +57,7 @@ class CampaignOut(Schema):
     plan_hash: str
     approved_hash: str
     starts_at: datetime | None
+    time_zone: str
     created_by: str
     approved_by: str
     created_at: datetime

@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from devices import services as devices
 from devices.health import record_part
 from devices.links import LINKS, link_for
-from devices.models import LinkEvent, LinkEventKind, LinkKind, Node
+from devices.models import LinkEvent, LinkEventKind, Node
 from devices.wire import NodeState, StateReport, WireError, decode_state, is_health_part
 from fleet.clock import fleet_time
 from fleet.operations.services import count
@@ -133,8 +133,8 @@ def _holding(event: LinkEvent, report: StateReport | None) -> devices.Holding | 
         return devices.Holding(node_id=event.node_id, active_digest=event.digest)
     if report is None:
         return None
-    # A success is claimed; on NB-IoT the gateway has just read the whole digest, which says more than the claim.
-    read_instead = event.link == LinkKind.NBIOT and report.state == NodeState.CONFIRMED
+    # A success is claimed; the link has just read the whole digest, which says more than the claim.
+    read_instead = report.state == NodeState.CONFIRMED
     active = report.active_prefix.hex() if any(report.active_prefix) else ""
     standby = report.standby_prefix.hex() if any(report.standby_prefix) else ""
     return devices.Holding(

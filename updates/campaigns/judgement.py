@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from devices.models import UNPROVED, LinkEvent, LinkEventKind, LinkKind
+from devices.models import UNPROVED, LinkEvent, LinkEventKind
 from devices.wire import NodeState, StateReport
 from fleet.clock import fleet_time
 from updates.models import Method, NodeUpdate
@@ -75,7 +75,7 @@ def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held:
         return Step(NodeUpdateState.CONFIRMED) if back else None
     own_sequence = report.sequence_low == update.campaign.sequence & 0xFF
     if report.state == NodeState.CONFIRMED:
-        return _judge_success(report, update, target=target, held=held) if own_sequence else None
+        return _judge_success(target=target, held=held) if own_sequence else None
     to_state = REPORTED.get(report.state)
     if to_state is None:
         return None
@@ -91,7 +91,6 @@ def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held:
     return Step(to_state, cause=report.cause.label, sources=sources)
 
 
-def _judge_success(report: StateReport, update: NodeUpdate, *, target: str, held: str) -> Step:
-    """Success is what the node runs, not what it says. NB-IoT reads the whole digest before each such report."""
-    proved = held == target if update.node.link == LinkKind.NBIOT else report.active_prefix.hex() == target[:8]
-    return Step(NodeUpdateState.CONFIRMED) if proved else Step(NodeUpdateState.FAILED, cause="claims-success")
+def _judge_success(*, target: str, held: str) -> Step:
+    """Success is what the node runs, not what it says: links read the whole digest before each such report."""
+    return Step(NodeUpdateState.CONFIRMED) if held == target else Step(NodeUpdateState.FAILED, cause="claims-success")

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.db import connection, transaction
 
-from devices.links import LINKS, link_for
-from devices.models import FirmwareBuild, HardwareProfile
+from devices.links import LINKS
+from devices.links.base import RadioFacts
+from devices.models import FirmwareBuild, HardwareProfile, Node
 from fleet.audit.models import record
 from fleet.sealing import seal
 from updates.campaigns import waves as wave_assignment
+from updates.campaigns.costs import Costs
 from updates.campaigns.eligibility import Choice, NodeKind, choose, images_of
 from updates.campaigns.gates import GatePolicy
 from updates.models import Campaign, Method, ModelImage, ModelVersion, Patch, Tally, Wave
@@ -28,6 +31,8 @@ from updates.states import NodeUpdateState, PatchState
 
 REVERT_PURPOSE = "revert-preimage"
 EXAMPLES = 3
+# How a node is heard, and the region of one that was not heard yet.
+RADIO_COLUMNS = ("radio__region", "radio__data_rate", "radio__gateway_id", "lorawan__region")
 
 
 class PlanRefused(ValueError):
@@ -50,6 +55,7 @@ class Member:
     cause: str = ""
     reason: str = ""
     method: str = Method.PATCH
+    radio: RadioFacts | None = None
 
 
 def next_sequence() -> int:
@@ -70,6 +76,7 @@ def create_campaign(
     actor: str,
     now: datetime,
     idempotency_key: str | None = None,
+    time_zone: str = "UTC",
     offer_timeout_s: int = 3 * 24 * 3600,
     progress_timeout_s: int = 24 * 3600,
 ) -> Campaign:
@@ -86,14 +93,15 @@ def create_campaign(
         name=name,
         version=version,
         node_filter=node_filter,
-        gate=_checked_gate(gate),
+        gate=checked_gate(gate),
         starts_at=starts_at,
+        time_zone=checked_zone(time_zone),
         created_by=actor,
         idempotency_key=idempotency_key or None,
         offer_timeout_s=offer_timeout_s,
         progress_timeout_s=progress_timeout_s,
     )
-    members = list(_members(campaign, images, now=now))
+    members = list(members_of(campaign, images, now=now))
     if not members:
         raise PlanRefused("node_filter", f"No node matches {node_filter!r}.", "Widen the filter.")
     store_plan(campaign=campaign, members=members, waves=waves, now=now)
@@ -110,7 +118,8 @@ def new_campaign(**fields: Any) -> Campaign:
     )
 
 
-def _checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+def checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy. Raises PlanRefused for what the gate cannot read."""
     try:
         GatePolicy.read(gate)
     except ValueError as error:
@@ -118,17 +127,26 @@ def _checked_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
     return dict(gate)
 
 
-def _members(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> Iterator[Member]:
+def checked_zone(name: str) -> str:
+    """Raises PlanRefused for a name that the IANA database does not know."""
+    if name not in available_timezones():
+        raise PlanRefused("time_zone", f"{name!r} is no time zone.", "Give an IANA name such as Europe/Berlin or UTC.")
+    return name
+
+
+def members_of(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> Iterator[Member]:
+    """Each node that the campaign's filter matches now, with its image or the reason for none. Raises QueryError."""
     profiles = HardwareProfile.objects.in_bulk()
     firmware = FirmwareBuild.objects.in_bulk()
     choices: dict[NodeKind, Choice] = {}
     columns = (
         *("id", "endpoint", "link", "active_digest"),
+        *RADIO_COLUMNS,
         *("profile_id", "firmware_build_id", "slot_bytes", "sram_bytes", "reserved_sram_bytes"),
     )
     nodes = nodes_matching(campaign.node_filter, now=now).order_by("id").values_list(*columns)
-    for node_id, endpoint, link, active_digest, *kind_values in nodes.iterator(chunk_size=5000):
-        kind = NodeKind(*kind_values)
+    for node_id, endpoint, link, active_digest, *rest in nodes.iterator(chunk_size=5000):
+        radio, kind = _radio(rest[: len(RADIO_COLUMNS)]), NodeKind(*rest[len(RADIO_COLUMNS) :])
         if kind not in choices:
             build = firmware.get(kind.firmware_build_id) if kind.firmware_build_id is not None else None
             choices[kind] = choose(kind=kind, images=images, profile=profiles[kind.profile_id], firmware=build)
@@ -139,7 +157,24 @@ def _members(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> 
             why = "These nodes run the image already."
             yield Member(node_id, endpoint, active_digest, stratum, None, "already-current", why)
         else:
-            yield Member(node_id, endpoint, active_digest, stratum, choice.image, choice.cause, choice.reason)
+            yield Member(
+                node_id, endpoint, active_digest, stratum, choice.image, choice.cause, choice.reason, radio=radio
+            )
+
+
+def _radio(values: Sequence[Any]) -> RadioFacts | None:
+    """Of RADIO_COLUMNS; None where nothing is known of how the node is heard."""
+    region, data_rate, gateway_id, device_region = values
+    if region is None and device_region is None:
+        return None
+    return RadioFacts(region=region or device_region, data_rate=data_rate, gateway_id=gateway_id or "")
+
+
+def radio_of(node: Node) -> RadioFacts | None:
+    """Of a node that was read with `radio` and `lorawan`."""
+    heard, device = getattr(node, "radio", None), getattr(node, "lorawan", None)
+    known = (heard.region, heard.data_rate, heard.gateway_id) if heard else (None, None, None)
+    return _radio((*known, device.region if device else None))
 
 
 def store_plan(*, campaign: Campaign, members: list[Member], waves: Sequence[Mapping[str, Any]], now: datetime) -> None:
@@ -223,12 +258,12 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
             "base", "blob"
         )
     }
-    flows = Counter((m.base_digest, m.image.pk, m.stratum, m.method) for m in reached if m.image)
+    flows = Counter((m.base_digest, m.image.pk, m.stratum, m.method, m.radio) for m in reached if m.image)
     images = {m.image.pk: m.image for m in reached if m.image}
     bases: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"nodes": 0, "patch_bytes": None, "full_bytes": 0})
     totals = {"bytes_full": 0, "bytes_sent": 0, "frames": 0, "pending_patches": 0}
-    hours = 0.0
-    for (base_digest, image_id, (profile_id, link), method), nodes in flows.items():
+    costs, pending = Costs(), set()
+    for (base_digest, image_id, (profile_id, link), method, radio), nodes in flows.items():
         image, patch = images[image_id], patches.get((base_digest, image_id))
         size = image.size
         if method == Method.COMMAND:
@@ -237,14 +272,16 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
             size = patch.blob.size
             bases[base_digest]["patch_bytes"] = size
         elif patch and patch.state == PatchState.WAITING:
-            totals["pending_patches"] += 1
+            pending.add((base_digest, image_id, profile_id, link, method))
         bases[base_digest]["nodes"] += nodes
         bases[base_digest]["full_bytes"] = image.size
-        estimate = link_for(link).estimate(profile=profiles[profile_id], size=size)
+        estimate = costs.add(
+            link=link, profile=profiles[profile_id], size=size, full=image.size, radio=radio, nodes=nodes
+        )
         totals["bytes_full"] += nodes * image.size
         totals["bytes_sent"] += nodes * size
         totals["frames"] += nodes * estimate.frames
-        hours = max(hours, estimate.hours)
+    totals["pending_patches"] = len(pending)
     by_image = Counter(m.image.pk for m in reached if m.image)
     in_wave = Counter(index_of[member.node_id] for member in reached)
     campaign.plan = {
@@ -260,7 +297,7 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
         ],
         "bases": [{"base": base[:12], **numbers} for base, numbers in sorted(bases.items())],
         **totals,
-        "hours": round(hours, 3),
+        **costs.as_json(),
         "waves": [
             {"index": wave.index, "percent": wave.percent, "nodes": in_wave[wave.index], "soak_s": wave.soak_s}
             for wave in waves
@@ -283,11 +320,13 @@ def refresh_plan(*, campaign_id: int) -> bool:
         return not campaign.plan.get("pending_patches")
     members, index_of = [], {}
     rows = campaign.node_updates.select_related("image__version", "wave").values_list(
-        *("node_id", "base_digest", "node__profile_id", "node__link", "image_id", "method", "wave__index")
+        *("node_id", "base_digest", "node__profile_id", "node__link", "image_id", "method", "wave__index"),
+        *(f"node__{column}" for column in RADIO_COLUMNS),
     )
     images = {image.pk: image for image in ModelImage.objects.select_related("version")}
-    for node_id, base, profile_id, link, image_id, method, index in rows.filter(image__isnull=False):
-        members.append(Member(node_id, "", base, (profile_id, link), images[image_id], method=method))
+    for node_id, base, profile_id, link, image_id, method, index, *heard in rows.filter(image__isnull=False):
+        stratum, radio = (profile_id, link), _radio(heard)
+        members.append(Member(node_id, "", base, stratum, images[image_id], method=method, radio=radio))
         index_of[node_id] = index
     keep = {key: campaign.plan[key] for key in ("nodes", "refused")}
     summarize(campaign=campaign, members=members, index_of=index_of, waves=list(campaign.waves.all()))

@@ -9,7 +9,7 @@ from django.db import transaction
 from devices.models import Delivery, DeliveryState
 from fleet.audit.models import record
 from updates.campaigns.actions import ActionRefused, approve, end, locked, start
-from updates.campaigns.plan import Member, new_campaign, store_plan
+from updates.campaigns.plan import Member, new_campaign, radio_of, store_plan
 from updates.models import Campaign, CampaignKind, Method, ModelImage, NodeUpdate
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
 
@@ -74,7 +74,7 @@ def _members(campaign: Campaign) -> list[Member]:
     may_hold = set(pulled.values_list("reference", flat=True))
     return [
         _member(update, images.get(update.base_digest))
-        for update in updates.select_related("node", "image").order_by("pk")
+        for update in updates.select_related("node__radio", "node__lorawan", "image").order_by("pk")
         if _runs_it(update) or (update.state in UNDECIDED and update.pk in may_hold)
     ]
 
@@ -94,4 +94,5 @@ def _member(update: NodeUpdate, previous: ModelImage | None) -> Member:
     previous_slot_lost = _runs_it(update) and node.standby_digest[:8] != previous.digest[:8]
     # A node that cannot follow the command says so, and gets the patch then.
     method = Method.PATCH if previous_slot_lost else Method.COMMAND
-    return Member(node.pk, node.endpoint, node.active_digest, stratum, previous, method=method)
+    radio = radio_of(node)
+    return Member(node.pk, node.endpoint, node.active_digest, stratum, previous, method=method, radio=radio)

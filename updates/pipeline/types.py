@@ -156,12 +156,23 @@ class ValidationLimits:
 
 
 @dataclass(frozen=True)
+class Flip:
+    """A sample that both decide differently: its index in the slice, from 0, and the three classes."""
+
+    index: int
+    label: int
+    fp32: int
+    int8: int
+
+
+@dataclass(frozen=True)
 class SliceResult:
     """One slice, fp32 against quantized, same inputs. None where the slice has no class labels.
 
     worst_recall_interval is Wilson's 95 % interval of the quantized recall of the class that lost most; confusion
-    matrices are rows of true classes by columns of decisions. error_*: root mean square error against float labels.
-    sqnr_db is infinite where both outputs are equal.
+    matrices are rows of true classes by columns of decisions, empty above MAXIMUM_CONFUSION_CLASSES. flips are the
+    first MAXIMUM_FLIPS of flip_count, those that lost a right decision first. error_*: root mean square error against
+    float labels. sqnr_db is infinite where both outputs are equal.
     """
 
     name: str
@@ -180,6 +191,8 @@ class SliceResult:
     worst_recall_interval: tuple[float, float] | None
     confusion_fp32: tuple[tuple[int, ...], ...]
     confusion_int8: tuple[tuple[int, ...], ...]
+    flip_count: int | None
+    flips: tuple[Flip, ...]
     reasons: tuple[str, ...]
 
 

@@ -7,10 +7,13 @@ import numpy.typing as npt
 
 from updates.pipeline.convert import sqnr_db
 from updates.pipeline.statistics import wilson
-from updates.pipeline.types import Refused, SliceResult, ValidationLimits, ValidationReport, Verdict
+from updates.pipeline.types import Flip, Refused, SliceResult, ValidationLimits, ValidationReport, Verdict
 
 Floats = npt.NDArray[np.float32]
 MAXIMUM_CLASSES = 1000
+# What a report may hold of one slice: two matrices of 64 by 64 and 50 samples are some 50 KB of JSON.
+MAXIMUM_CONFUSION_CLASSES = 64
+MAXIMUM_FLIPS = 50
 
 
 def validate(slices: list[SliceResult]) -> ValidationReport:
@@ -59,6 +62,8 @@ def compare(
         worst_recall_interval=None,
         confusion_fp32=(),
         confusion_int8=(),
+        flip_count=None,
+        flips=(),
         reasons=(*failed, *thin),
     )
 
@@ -118,11 +123,26 @@ def _compare_classes(
         worst_recall_interval=wilson(int(hits[1][worst]), int(counts[worst])),
         confusion_fp32=_rows(confusions[0]),
         confusion_int8=_rows(confusions[1]),
+        flip_count=int((before != after).sum()),
+        flips=_flips(labels, before, after),
         reasons=(*failed, *thin),
     )
 
 
+def _flips(
+    labels: npt.NDArray[np.int64], before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]
+) -> tuple[Flip, ...]:
+    flipped = np.flatnonzero(before != after)
+    lost_first = flipped[np.argsort(before[flipped] != labels[flipped], kind="stable")]
+    return tuple(
+        Flip(int(index), int(labels[index]), int(before[index]), int(after[index]))
+        for index in lost_first[:MAXIMUM_FLIPS]
+    )
+
+
 def _rows(matrix: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    if len(matrix) > MAXIMUM_CONFUSION_CLASSES:
+        return ()
     return tuple(tuple(int(value) for value in row) for row in matrix)
 
 

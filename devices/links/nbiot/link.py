@@ -7,7 +7,7 @@ from datetime import datetime
 from math import ceil
 
 from devices.links import outbox
-from devices.links.base import Estimate, Recipient
+from devices.links.base import Estimate, RadioFacts, Recipient
 from devices.models import HardwareProfile, LinkKind
 
 # A Block2 exchange at 512 bytes: CoAP headers as measured, DTLS record and IPv4 with UDP in each direction.
@@ -26,7 +26,7 @@ ROUND_TRIP_S = 1.0
 class NbIotLink:
     kind = LinkKind.NBIOT
 
-    def estimate(self, *, profile: HardwareProfile, size: int) -> Estimate:
+    def estimate(self, *, profile: HardwareProfile, size: int, radio: RadioFacts | None = None) -> Estimate:
         """Blocks in lock step: time goes with round trips, not with bytes. Raises ValueError for a negative size."""
         if size < 0:
             raise ValueError(f"size: {size} bytes, must not be negative")

@@ -14,7 +14,7 @@ Caller = Callable[..., Any]
 
 @pytest.fixture
 def call(db: None) -> Caller:
-    """call(role, method, path, body) with a token of that role, or with none for None."""
+    """call(role, method, path, body) with a token of that role, or with none for None; a text is CSV."""
     client = Client(raise_request_exception=False)
     secrets: dict[str, str] = {}
 
@@ -25,7 +25,8 @@ def call(db: None) -> Caller:
                 user = User.objects.create(username=role, role=role)
                 _, secrets[role] = issue_token(user=user, name="ci", role=Role.ADMIN, actor="test")
             headers["Authorization"] = f"Bearer {secrets[role]}"
-        data: dict[str, Any] = {"data": body if body is not None else b"", "content_type": "application/json"}
+        content_type = "text/csv" if isinstance(body, str) else "application/json"
+        data: dict[str, Any] = {"data": body if body is not None else b"", "content_type": content_type}
         if files:
             data = {"data": files}
         elif method == "GET":

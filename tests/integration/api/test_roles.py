@@ -27,11 +27,21 @@ ENDPOINTS = {
     ("POST", "/nodes"): (Scope.NODES, 422),
     ("GET", "/nodes/count"): (Scope.READ, 200),
     ("POST", "/nodes/bulk"): (Scope.NODES, 422),
+    ("POST", "/nodes/labels"): (Scope.NODES, 422),
+    ("POST", "/nodes/import"): (Scope.NODES, 422),
+    ("GET", "/nodes/import-template"): (Scope.READ, 200),
+    ("GET", "/nodes/export"): (Scope.READ, 200),
+    ("GET", "/node-views"): (Scope.READ, 200),
+    ("POST", "/node-views"): (Scope.READ, 422),
+    ("PATCH", "/node-views/{view_id}"): (Scope.READ, 404),
+    ("DELETE", "/node-views/{view_id}"): (Scope.READ, 404),
     ("GET", "/nodes/{node_id}"): (Scope.READ, 404),
     ("GET", "/profiles"): (Scope.READ, 200),
     ("POST", "/profiles"): (Scope.NODES, 422),
     ("GET", "/firmware-builds"): (Scope.READ, 200),
     ("POST", "/firmware-builds"): (Scope.NODES, 422),
+    ("GET", "/patches"): (Scope.READ, 200),
+    ("POST", "/patches/{patch_id}/build-again"): (Scope.UPLOAD, 404),
     ("GET", "/campaigns"): (Scope.READ, 200),
     ("POST", "/campaigns"): (Scope.CAMPAIGNS, 422),
     ("GET", "/campaigns/{campaign_id}"): (Scope.READ, 404),
@@ -47,6 +57,14 @@ ENDPOINTS = {
     ("DELETE", "/tokens/{token_id}"): (Scope.READ, 404),
     ("GET", "/audit"): (Scope.AUDIT, 200),
     ("GET", "/audit/export.{kind}"): (Scope.AUDIT, 200),
+    ("GET", "/network-servers"): (Scope.READ, 200),
+    ("POST", "/network-servers"): (Scope.ADMIN, 422),
+    ("GET", "/network-servers/{server_id}"): (Scope.READ, 404),
+    ("PATCH", "/network-servers/{server_id}"): (Scope.ADMIN, 422),
+    ("DELETE", "/network-servers/{server_id}"): (Scope.ADMIN, 404),
+    ("POST", "/network-servers/{server_id}/check"): (Scope.NODES, 404),
+    ("POST", "/network-servers/{server_id}/setup"): (Scope.ADMIN, 404),
+    ("POST", "/network-servers/{server_id}/discover"): (Scope.ADMIN, 404),
 }
 
 
@@ -68,7 +86,7 @@ def test_the_table_names_every_operation() -> None:
 @pytest.mark.parametrize(("method", "path"), list(ENDPOINTS))
 def test_an_operation_answers_a_role_as_the_table_says(call: Caller, method: str, path: str, role: str | None) -> None:
     needed, status = ENDPOINTS[method, path]
-    response = call(role, method, concrete(path), {} if method == "POST" else None)
+    response = call(role, method, concrete(path), {} if method in ("POST", "PATCH") else None)
     expected = 401 if role is None else status if reaches(role, needed.role) else 403
     assert response.status_code == expected, response.getvalue()
     if expected >= 400:
@@ -84,7 +102,7 @@ def test_an_admins_token_does_only_what_its_scopes_name(db: None, method: str, p
 
     def answer(scopes: list[str]) -> int:
         _, secret = issue_token(user=admin, name="ci", scopes=scopes, actor="test")
-        body = {"data": {}, "content_type": "application/json"} if method == "POST" else {}
+        body = {"data": {}, "content_type": "application/json"} if method in ("POST", "PATCH") else {}
         headers = {"Authorization": f"Bearer {secret}"}
         client = Client()
         return getattr(client, method.lower())(f"/api/v1{concrete(path)}", headers=headers, **body).status_code

@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from fleet.accounts.models import Role
+from fleet.accounts.models import ApiToken, Role, User
 from fleet.accounts.permissions import reaches
 from fleet.accounts.services import issue_token
 from fleet.api import api
@@ -65,9 +65,8 @@ def _headers(caller: str) -> dict[str, str]:
         return {}
     role = Role.ADMIN if caller == "expired" else Role(caller)
     ended = timezone.now() - timedelta(seconds=1) if caller == "expired" else None
-    _, secret = issue_token(
-        user=factories.make_user(role), name=caller, role=Role.ADMIN, expires_at=ended, actor="test"
-    )
+    user = User.objects.create(username=caller, role=role)
+    _, secret = issue_token(user=user, name=caller, role=Role.ADMIN, expires_at=ended, actor="test")
     return {"Authorization": f"Bearer {secret}"}
 
 
@@ -79,16 +78,14 @@ def _world() -> None:
     factories.make_campaign(version=version, waves=[[(node, "confirmed")]])
 
 
-def _fuzz(description: Any, caller: str, method: str, path: str, examples: int) -> None:
+def _fuzz(description: Any, method: str, path: str, examples: int) -> None:
     _world()
-    headers = _headers(caller)
+    headers = {caller: _headers(caller) for caller in CALLERS}
     operation = description[f"/api/v1{path}"][method.lower()]
     needed = ENDPOINTS[method, path][0].role
-
     # What contradicts the description is refused as the description says, too.
     takes_input = bool(operation.body) or any(True for _ in operation.iter_parameters())
-    may = caller not in DEAD and reaches(caller, needed)
-    modes = [GenerationMode.POSITIVE, *([GenerationMode.NEGATIVE] if may and takes_input else [])]
+    modes = [GenerationMode.POSITIVE, *([GenerationMode.NEGATIVE] if takes_input else [])]
 
     # The same values each time: a build that fails must fail again.
     @seed(1)
@@ -102,27 +99,35 @@ def _fuzz(description: Any, caller: str, method: str, path: str, examples: int) 
     @given(case=st.one_of(operation.as_strategy(generation_mode=mode) for mode in modes))
     def one(case: Any) -> None:
         case.headers = {name: value for name, value in case.headers.items() if name.lower() != "authorization"}
-        response = case.call_and_validate(headers=headers, checks=CHECKS)
-        assert response.status_code != 503
-        if caller in DEAD:
-            assert response.status_code in (401, 429)
-        elif not may:
-            assert response.status_code == 403
-        else:
-            assert response.status_code not in (401, 429)
+        for caller in CALLERS:
+            may = caller not in DEAD and reaches(caller, needed)
+            # An address that is none is not found whoever asks, so wrong ones are for those who may.
+            if may or case.meta.generation.mode.is_positive:
+                _judge(case, caller, headers[caller], may=may)
 
     one()
 
 
-@pytest.mark.parametrize("caller", CALLERS)
+def _judge(case: Any, caller: str, headers: dict[str, str], *, may: bool) -> None:
+    # A token may revoke itself; the next one needs it again.
+    ApiToken.objects.update(revoked_at=None)
+    response = case.call_and_validate(headers=headers, checks=CHECKS)
+    assert response.status_code != 503
+    # Among what it gets wrong on purpose is a token left out.
+    if caller in DEAD or "Authorization" not in response.request.headers:
+        assert response.status_code in (401, 429)
+    elif not may:
+        assert response.status_code == 403
+    else:
+        assert response.status_code not in (401, 429)
+
+
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_no_answer_is_undocumented(description: Any, method: str, path: str, caller: str) -> None:
-    examples = 2 if caller in DEAD or not reaches(caller, ENDPOINTS[method, path][0].role) else 6
-    _fuzz(description, caller, method, path, examples)
+def test_no_answer_to_any_role_is_undocumented(description: Any, method: str, path: str) -> None:
+    _fuzz(description, method, path, 8)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_no_answer_is_undocumented_in_depth(description: Any, method: str, path: str, caller: str) -> None:
-    _fuzz(description, caller, method, path, 60)
+def test_no_answer_to_any_role_is_undocumented_in_depth(description: Any, method: str, path: str) -> None:
+    _fuzz(description, method, path, 100)

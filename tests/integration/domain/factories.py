@@ -6,7 +6,19 @@ import itertools
 from datetime import UTC, datetime
 from typing import Any
 
-from devices.models import Delivery, FirmwareBuild, HardwareProfile, KnownImage, LinkKind, Node, OfferedBundle, Offering
+from devices.models import (
+    Delivery,
+    FirmwareBuild,
+    FragmentSession,
+    HardwareProfile,
+    KnownImage,
+    LinkKind,
+    NetworkEvent,
+    NetworkServer,
+    Node,
+    OfferedBundle,
+    Offering,
+)
 from fleet.blobs.models import Blob, store
 from updates.models import Campaign, ModelFamily, ModelImage, ModelVersion, NodeUpdate, Patch, Wave
 
@@ -99,3 +111,19 @@ def delivery(**values: Any) -> Delivery:
     times = {"created_at": NOW, "updated_at": NOW}
     own = {"link": LinkKind.NBIOT, "reference": next(_numbers), "token": unique("token"), "command": b"\x01"}
     return Delivery.objects.create(**{**own, **times, **fallback, **values})
+
+
+def network_server(**values: Any) -> NetworkServer:
+    own = {"name": unique("server"), "target": "host:8080", "token_sealed": b"", "event_base_url": "http://host"}
+    return NetworkServer.objects.create(**{**own, **values})
+
+
+def network_event(**values: Any) -> NetworkEvent:
+    fallback = {} if "server" in values else {"server": network_server(), "node": node()}
+    return NetworkEvent.objects.create(
+        **{"kind": "up", "key": unique("up"), "at": NOW, "body": {}, **fallback, **values}
+    )
+
+
+def fragment_session(**values: Any) -> FragmentSession:
+    return FragmentSession.objects.create(delivery=delivery(), **values)

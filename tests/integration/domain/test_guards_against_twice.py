@@ -55,9 +55,11 @@ NAMED: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
     "delivery_open_once": lambda: twice(make.delivery, node=make.node(), reference=7),
     "one_bundle_a_base": lambda: twice(make.offered_bundle, offering=Offering.objects.create(), base_digest=""),
     "unknown_endpoint_once": lambda: twice(unknown_endpoint),
+    "network_event_once": lambda: twice(make.network_event, server=make.network_server(), node=make.node(), key="up:1"),
 }
 FIELDS: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
     "devices.Node.endpoint": lambda: twice(make.node, profile=make.profile(), endpoint="urn:node:1"),
+    "devices.NetworkServer.name": lambda: twice(make.network_server, name="plant"),
     "devices.HardwareProfile.name": lambda: twice(make.profile, name="stm32l4"),
     "devices.FirmwareBuild.name": lambda: twice(make.firmware_build, name="agent-1"),
     "devices.Delivery.token": lambda: twice(make.delivery, node=make.node(), token="guess-me-not"),

@@ -20,9 +20,14 @@ def pages(fleet: Fleet) -> list[str]:
         f"/nodes/?campaign={fleet.campaign.pk}&state=failed",
         "/nodes/?silent=on",
         "/nodes/?state=bogus&campaign=x",
+        "/nodes/?sort=-seen",
+        "/nodes/import/template/",
         "/nodes/count/",
         *(f"/nodes/{node.pk}/" for node in fleet.nodes.values()),
         "/models/",
+        f"/models/compare/?a={fleet.version.family.versions.get(name='1.0.0').pk}&b={fleet.version.pk}",
+        "/patches/",
+        "/patches/?state=bogus&family=x",
         *(f"/models/{version.pk}/" for version in (fleet.version, fleet.refused, fleet.building)),
         "/campaigns/",
         f"/campaigns/{fleet.campaign.pk}/",
@@ -32,7 +37,13 @@ def pages(fleet: Fleet) -> list[str]:
 
 
 def operator_pages(fleet: Fleet) -> list[str]:
-    return ["/models/upload/", "/campaigns/new/", f"/campaigns/{fleet.campaign.pk}/abort/"]
+    return [
+        "/nodes/import/",
+        "/nodes/labels/?which=all",
+        "/models/upload/",
+        "/campaigns/new/",
+        f"/campaigns/{fleet.campaign.pk}/abort/",
+    ]
 
 
 def approver_pages(fleet: Fleet) -> list[str]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
@@ -75,18 +74,6 @@ def test_a_declared_length_of_3_gb_is_refused_before_the_body_is_read(sign_in: S
     assert "Nothing was stored" in response.content.decode()
 
 
-@pytest.mark.parametrize("waves", ["", "ten", "50, 10, 100", "10, 50", "0, 100", "nan, 100", "10, 10, 100"])
-def test_waves_that_do_not_rise_to_100_are_refused(fleet: Fleet, sign_in: SignIn, waves: str) -> None:
-    client = sign_in(Role.OPERATOR)
-    before = Campaign.objects.count()
-
-    response = client.post("/campaigns/new/", {**campaign_fields(fleet.version), "waves": waves})
-
-    assert response.status_code == 400
-    assert list(response.context["form"].errors) == ["waves"]
-    assert Campaign.objects.count() == before
-
-
 def test_a_version_that_is_not_ready_cannot_be_chosen(fleet: Fleet, sign_in: SignIn) -> None:
     client = sign_in(Role.OPERATOR)
 
@@ -119,10 +106,12 @@ def campaign_fields(version: ModelVersion) -> dict[str, Any]:
         "name": "spring",
         "version": version.pk,
         "node_filter": "",
-        "waves": "10, 50, 100",
-        "soak_hours": "48",
+        "percent": ["10", "50", "100"],
+        "soak_hours": ["72", "48", "48"],
         "maximum_failure_percent": "2",
         "maximum_silent_percent": "20",
         "minimum_sample": "20",
         "starts_at": "",
+        "time_zone": "UTC",
+        "do": "save",
     }

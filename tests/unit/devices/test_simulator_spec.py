@@ -34,7 +34,7 @@ def test_a_specification_is_read_with_its_images(tmp_path: Path) -> None:
         {"behaviour": "lazy"},
         {"loss": 1.5},
         {"active": "00"},
-        {"link": "lorawan"},
+        {"link": "pigeon"},
         {"lwm2m": "2.0"},
         {"block_bytes": 500},
         {"wake_interval_s": 0},

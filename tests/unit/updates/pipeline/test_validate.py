@@ -125,3 +125,36 @@ def test_wilsons_interval_holds_the_proportion(n, data):
 
     assert 0 <= low <= successes / n + 1e-12
     assert successes / n - 1e-12 <= high <= 1
+
+
+def test_flipped_samples_are_named_by_index_those_that_were_right_first_and_no_more_than_fifty():
+    labels = np.zeros(300, np.int64)
+    fp32 = labels.copy()
+    fp32[[3, 5]] = 1
+    int8 = labels.copy()
+    int8[200:] = 1
+
+    found = compare("clean", outputs(fp32), outputs(int8), labels, LIMITS)
+
+    assert found.flip_count == 102
+    assert [flip.index for flip in found.flips] == list(range(200, 250))
+    assert (found.flips[0].label, found.flips[0].fp32, found.flips[0].int8) == (0, 0, 1)
+
+
+def test_a_flip_from_wrong_to_right_comes_after_what_was_lost():
+    labels = np.zeros(100, np.int64)
+    fp32, int8 = labels.copy(), labels.copy()
+    fp32[3] = 1
+    int8[90] = 1
+
+    assert [flip.index for flip in compare("clean", outputs(fp32), outputs(int8), labels, LIMITS).flips] == [90, 3]
+
+
+def test_matrices_of_more_than_64_classes_are_not_kept():
+    def decided(classes: int):
+        labels = np.arange(classes * 2) % classes
+        scores = np.eye(classes, dtype=np.float32)[labels]
+        return compare("clean", scores, scores, labels, LIMITS)
+
+    assert len(decided(64).confusion_int8) == 64
+    assert decided(65).confusion_int8 == ()

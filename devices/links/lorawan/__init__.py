@@ -1,0 +1,1 @@
+"""LoRaWAN through ChirpStack v4 (docs/lorawan.md)."""
