@@ -138,13 +138,13 @@ def _renewing(renew: Callable[[], object]) -> Iterator[None]:
 
 
 def _request(version: ModelVersion) -> BuildRequest:
-    alignments = HardwareProfile.objects.filter(runtime="tflm").values_list("alignment", flat=True)
+    wanted = HardwareProfile.objects.filter(runtime="tflm").values_list("alignment", "cache_line_bytes")
     return BuildRequest(
         onnx=load(version.onnx_id),
         calibration=load(version.calibration_id),
         evaluation=load(version.evaluation_id),
         # One image for all: what is aligned to the widest is aligned to the others.
-        targets=(TargetClass(alignment=max([16, *alignments])),),
+        targets=(TargetClass(alignment=max([16, *(max(both) for both in wanted)])),),
         limits=ValidationLimits(**version.family.limits),
         preprocessing=version.family.preprocessing,
     )
