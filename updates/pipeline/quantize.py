@@ -23,7 +23,8 @@ GRANULARITIES = ("fc-per-tensor", "fc-per-channel")
 # Fewer samples than these: nothing is held out to prove that another rounding is the better one.
 _ENOUGH_SAMPLES = 16
 _HELD_OUT_EVERY, _MOST_HELD_OUT = 4, 64
-_HEAD_START_DB, _TRIMMED_HANDICAP_DB = 0.3, 0.3
+# Measured: ranges trimmed for 0.5 dB on 24 samples lost 2.5 dB on others that reach further.
+_HEAD_START_DB, _TRIMMED_HANDICAP_DB = 0.3, 1.0
 _SHARES = (1.0, 0.98, 0.9)
 _MOST_FOR_MOMENTS = 256
 _PROBES = 4
