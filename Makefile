@@ -6,7 +6,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-convert.txt
 # The stamp's name is the hash of what it stands for: changed pins install again, a touched file does not.
 STAMP := .venv/installed-$(shell cat $(REQUIREMENTS) | sha256sum | cut -c1-16)
 PIN := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras
-.PHONY: help demo test test-long lint bench pins agent
+.PHONY: help demo test test-first-half test-second-half test-long lint bench pins agent
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,8 +26,20 @@ agent: $(STAMP)
 demo: agent ## Start everything and watch a campaign: make demo ARGS="--headless --nodes 300 --json"
 	$(BIN)/python -m demo $(ARGS)
 
-test: agent ## Run the tests (under 8 minutes)
+# Two processes side by side, each with servers of its own; with ARGS one that runs what they name.
+FIRST_HALF := tests/browser tests/integration/devices tests/integration/lorawan tests/integration/updates
+test: agent ## Run the tests (under 10 minutes): make test [ARGS="tests/unit -k name"]
+ifdef ARGS
 	$(BIN)/pytest -m "not long" $(ARGS)
+else
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-first-half test-second-half
+endif
+
+test-first-half:
+	$(BIN)/pytest -m "not long" $(FIRST_HALF)
+
+test-second-half:
+	$(BIN)/pytest -m "not long" $(FIRST_HALF:%=--ignore=%)
 
 test-long: agent ## Run fuzzing, kill storms and scale (under 25 minutes)
 	$(BIN)/pytest -m long $(ARGS)
@@ -39,6 +51,7 @@ lint: agent ## Check style, types, import rules, migrations and the OpenAPI snap
 	$(BIN)/lint-imports
 	$(BIN)/python -m fleet.embedded run -- $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m fleet.embedded run -- $(BIN)/python manage.py openapi --check
+	$(BIN)/python -m fleet.embedded run -- $(BIN)/python manage.py state_machines --check
 
 bench: agent ## Run one benchmark: make bench NAME=engine [N=10000] [JSON=out.json]
 	$(BIN)/python -m fleet.embedded run -- $(BIN)/python -m tests.benchmarks $(NAME) $(if $(N),--n $(N)) $(if $(JSON),--json $(JSON))
@@ -46,3 +59,4 @@ bench: agent ## Run one benchmark: make bench NAME=engine [N=10000] [JSON=out.js
 pins: $(STAMP) ## Compile requirements*.in into hashed pins
 	$(PIN) --allow-unsafe --output-file=requirements.txt requirements.in
 	$(PIN) --allow-unsafe --output-file=requirements-dev.txt requirements-dev.in
+	$(PIN) --output-file=requirements-bench.txt requirements-bench.in

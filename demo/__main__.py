@@ -12,11 +12,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from demo.cast import LINKS, cast
+from demo.cast import LINKS
 from demo.client import Client
+from demo.opening import open_story
 from demo.stage import ROOT, Stage
 from demo.story import Story, wrong_slots
-from updates.patches.signing import generate_key_file
 
 
 def arguments() -> argparse.Namespace:
@@ -59,33 +59,15 @@ def main() -> int:
 
 
 def play(stage: Stage, options: argparse.Namespace, *, say: Any, started: float) -> int:
-    say("starting PostgreSQL and Redis")
-    stage.open()
-    signer = generate_key_file(stage.var / "signing-key.pem")
-    user, password = stage.new_login()
-    token = stage.manage("create_token", user, "--name", "demo", "--role", "admin")
-    stage.run_product()
-    client = Client(base_url=stage.base_url, token=token)
-    stage.wait_for_web(client)
-    say(f"dashboard: {stage.base_url}/  user: {user}  password: {password}  (fleet time runs {options.time_scale:g}x)")
-    actors = cast(nodes=options.nodes, seed=options.seed, loss=options.loss)
-    story = Story(client=client, actors=actors, say=say)
-    story.prepare()
-    class_hash = story.register()["class_hash"]
-    specification = story.specification(
-        class_hash=class_hash, public_key=signer.public_key, directory=stage.var / "factory"
-    )
-    state = stage.run_nodes(specification=specification, seed=options.seed)
-    chirpstack = f"127.0.0.1:{stage.chirpstack_port}"
-    story.connect_chirpstack(target=chirpstack, token=stage.chirpstack_token(state), event_base_url=stage.base_url)
-    story.wait_for_nodes()
+    opened = open_story(stage, nodes=options.nodes, seed=options.seed, loss=options.loss)
+    story = opened.story
     campaign = story.start_campaign()
     say(f"watch it: {stage.base_url}/campaigns/{campaign['id']}/")
-    story.watch(campaign["id"], within_s=600)
+    story.watch(campaign["id"], within_s=900)
     if not options.headless:
         say("the campaign has ended; roll it back from its page, or press Ctrl-C to stop everything")
         signal.pause()
-    return conclude(stage, story, state, campaign["id"], options, started=started, say=say)
+    return conclude(stage, story, opened.state, campaign["id"], options, started=started, say=say)
 
 
 def conclude(

@@ -129,9 +129,14 @@ class Stage:
         return state
 
     def chirpstack_token(self, state: Path) -> str:
-        """The API token that the stand-in ChirpStack has made for itself."""
+        """The API token that the stand-in ChirpStack has made for itself, once it listens."""
         path = state / "lorawan" / "token"
-        wait_until(path.exists, within_s=30, what="the stand-in ChirpStack's token")
+
+        def listens() -> bool:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                return path.exists() and probe.connect_ex(("127.0.0.1", self.chirpstack_port)) == 0
+
+        wait_until(listens, within_s=60, what="an answer of the stand-in ChirpStack")
         return path.read_text().strip()
 
     def _add(self, name: str, command: list[str]) -> None:

@@ -203,6 +203,8 @@ class Story:
                 "waves": WAVES,
                 "gate": self._gate(),
                 "offer_timeout_s": OFFER_TIMEOUT_S,
+                # A node that is made to fail fails each time: one attempt shows it, more would only take longer.
+                "maximum_attempts": 1,
                 "progress_timeout_s": PROGRESS_TIMEOUT_S,
             },
         )

@@ -39,6 +39,7 @@ class NodeIn(Strict):
         Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,64}$")],
         Annotated[str, Field(max_length=128, pattern=r"^[^\x00]*$")],
     ] = Field({}, max_length=32)
+    time_zone: str = Field("", max_length=64, description="IANA name, such as Europe/Berlin; empty: UTC")
     slot_bytes: Bytes | None = None
     sram_bytes: Bytes | None = None
     reserved_sram_bytes: Bytes | None = None
@@ -52,6 +53,7 @@ class NodeOut(Schema):
     firmware_build: str | None = Field(None, alias="firmware_build.name")
     site: str
     labels: dict[str, object]
+    time_zone: str
     active_digest: str
     standby_digest: str
     sequence: int

@@ -7,10 +7,13 @@ reference of a delivery belongs to whoever made it.
 from __future__ import annotations
 
 import hashlib
+import zoneinfo
+from functools import cache
 
 import cbor2
 from django.conf import settings
 from django.contrib.postgres.indexes import GinIndex
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
@@ -28,6 +31,16 @@ from fleet.blobs.models import Blob
 HEX_DIGEST = "^[0-9a-f]{64}$"
 # A short digest is what an 11-byte state report has room for: the first 4 bytes, in hex.
 HEX_DIGEST_OR_PREFIX = "^([0-9a-f]{64}|[0-9a-f]{8})?$"
+
+
+@cache
+def available_time_zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
+
+
+def known_time_zone(name: str) -> None:
+    if name not in available_time_zones():
+        raise ValidationError(f"{name!r} is no time zone of the IANA database; give one such as Europe/Berlin.")
 
 
 class Runtime(models.TextChoices):
@@ -126,6 +139,7 @@ class Node(models.Model):
     )
     site = models.CharField(max_length=64, blank=True)
     labels = models.JSONField(default=dict, blank=True)
+    time_zone = models.CharField(max_length=64, blank=True, validators=[known_time_zone], help_text="empty: UTC")
     # A node's own values beat its profile's.
     slot_bytes = models.PositiveIntegerField(null=True, blank=True)
     sram_bytes = models.PositiveIntegerField(null=True, blank=True)
@@ -142,6 +156,7 @@ class Node(models.Model):
             models.Index(fields=["profile", "id"], name="node_by_profile"),
             models.Index(fields=["firmware_build", "id"], name="node_by_firmware_build"),
             models.Index(fields=["site", "id"], name="node_by_site"),
+            models.Index(fields=["time_zone"], name="node_by_time_zone"),
             models.Index(fields=["active_digest", "id"], name="node_by_active_digest"),
             GinIndex(fields=["labels"], name="node_labels", opclasses=["jsonb_path_ops"]),
         ]
@@ -266,6 +281,7 @@ class Delivery(models.Model):
     token = models.CharField(max_length=43, unique=True)
     bundle = models.ForeignKey(OfferedBundle, on_delete=models.PROTECT, null=True, related_name="+")
     bytes_sent = models.PositiveBigIntegerField(default=0, help_text="payload bytes that left, repeats included")
+    held = models.BooleanField(default=False, help_text="the node may take it but not be told to switch yet")
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 

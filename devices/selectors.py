@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from django.db import connection
 from django.db.models import QuerySet
 
 from devices.models import OPEN_DELIVERY, Delivery, LinkEvent, LinkEventKind, LinkKind, Node, OfferedBundle
@@ -36,6 +37,11 @@ def open_bundles(*, deliveries: Sequence[int]) -> dict[int, int | None]:
     return dict(Delivery.objects.filter(pk__in=deliveries, state__in=OPEN_DELIVERY).values_list("pk", "bundle_id"))
 
 
+def may_switch(*, delivery_id: int) -> bool:
+    """Whether the node may be told to switch to what it has pulled: the delivery is open, and nobody holds it back."""
+    return Delivery.objects.filter(pk=delivery_id, state__in=OPEN_DELIVERY, held=False).exists()
+
+
 def bundle_for_base(*, offering_id: int, base_digest: str) -> OfferedBundle | None:
     """The bundle for exactly this base, else the full image, else None."""
     bundles = OfferedBundle.objects.filter(offering_id=offering_id, base_digest__in=[base_digest, ""])
@@ -50,3 +56,20 @@ def base_last_offered_to(*, node_id: int, delivery_id: int) -> str | None:
         .values_list("digest", flat=True)
         .first()
     )
+
+
+def time_zones() -> list[str]:
+    """Every time zone that a node has ("" where none is given). Hops along the index: a few reads for any number of nodes."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH RECURSIVE zone(name) AS (
+                (SELECT time_zone FROM devices_node ORDER BY time_zone LIMIT 1)
+                UNION ALL
+                SELECT (SELECT n.time_zone FROM devices_node n WHERE n.time_zone > z.name ORDER BY n.time_zone LIMIT 1)
+                FROM zone z WHERE z.name IS NOT NULL
+            )
+            SELECT name FROM zone WHERE name IS NOT NULL
+            """
+        )
+        return [row[0] for row in cursor.fetchall()]

@@ -9,6 +9,8 @@ from datetime import datetime
 from django.db import IntegrityError, connection, transaction
 
 from devices.models import (
+    OPEN_DELIVERY,
+    Delivery,
     FirmwareBuild,
     HardwareProfile,
     KnownImage,
@@ -35,6 +37,7 @@ def register_node(
     firmware_build: FirmwareBuild | None = None,
     site: str = "",
     labels: Mapping[str, str] | None = None,
+    time_zone: str = "",
     slot_bytes: int | None = None,
     sram_bytes: int | None = None,
     reserved_sram_bytes: int | None = None,
@@ -47,6 +50,7 @@ def register_node(
         firmware_build=firmware_build,
         site=site,
         labels=dict(labels or {}),
+        time_zone=time_zone,
         slot_bytes=slot_bytes,
         sram_bytes=sram_bytes,
         reserved_sram_bytes=reserved_sram_bytes,
@@ -211,6 +215,16 @@ def record_unknown_endpoint(*, link: LinkKind, endpoint: str, address: str, now:
                 "most": UNKNOWN_ENDPOINTS_MAX,
             },
         )
+
+
+def hold_deliveries(*, deliveries: Sequence[int], held: bool) -> int:
+    """Keeps nodes from switching to what they have pulled, or lets them; how many changed. Locked in key order.
+
+    For links that tell a node when to switch: NB-IoT.
+    """
+    locked = Delivery.objects.filter(pk__in=deliveries, state__in=OPEN_DELIVERY).order_by("pk").select_for_update()
+    with transaction.atomic():
+        return Delivery.objects.filter(pk__in=locked.values("pk")).update(held=held)
 
 
 def append_events(events: Sequence[LinkEvent]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
 from devices.links.lorawan import feeder, intake
+from devices.links.lorawan.wake import send_wake_up
 from fleet.partitions import drop_expired_partitions, make_partitions_ahead
 
-# A run ends some time, so that a worker can be replaced; the next tick goes on.
-BATCHES_MAX = 20
+# A run ends soon and goes to the end of the queue, so that reports are drained in between however much is heard.
+RUN_S = 0.5
 
 
 @shared_task
@@ -28,7 +31,8 @@ def feed_lorawan() -> None:
 
     Never retried: what failed is still due at the next tick.
     """
-    for _ in range(BATCHES_MAX):
-        worked_off = intake.drain(now=timezone.now())
-        if not feeder.feed(now=timezone.now()) and not worked_off:
+    until = time.monotonic() + RUN_S
+    while intake.drain(now=timezone.now()) + feeder.feed(now=timezone.now()):
+        if time.monotonic() > until:
+            send_wake_up()
             return

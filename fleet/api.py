@@ -23,8 +23,9 @@ from fleet.openapi import DescribedApi
 from fleet.problems import problem
 from updates.api import router as updates_router
 from updates.campaigns.actions import ActionRefused
+from updates.campaigns.api import attention as attention_router
 from updates.campaigns.api import router as campaigns_router
-from updates.campaigns.plan import PlanRefused
+from updates.campaigns.terms import PlanRefused
 from updates.nodes_api import router as many_nodes_router
 from updates.nodes_api import views as views_router
 from updates.patches_api import router as patches_router
@@ -46,6 +47,7 @@ api.add_router("/nodes", nodes_router)
 api.add_router("/nodes", many_nodes_router)
 api.add_router("/node-views", views_router)
 api.add_router("/campaigns", campaigns_router)
+api.add_router("/attention", attention_router)
 api.add_router("/patches", patches_router)
 api.add_router("/tokens", tokens_router)
 api.add_router("/audit", audit_router)

@@ -24,3 +24,8 @@ Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 def fleet_time(seconds: float) -> timedelta:
     """How long `seconds` of fleet time last on the wall."""
     return timedelta(seconds=seconds / settings.TIME_SCALE)
+
+
+def fleet_seconds(lasted: timedelta) -> float:
+    """How many seconds of fleet time passed while the wall saw `lasted`."""
+    return float(lasted.total_seconds() * settings.TIME_SCALE)

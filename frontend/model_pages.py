@@ -11,7 +11,7 @@ from frontend.svg import ConfusionRow, confusion
 from updates import selectors as updates
 from updates.comparison import Comparison
 from updates.models import Fit, ModelImage, ModelVersion
-from updates.pipeline.validate import wilson
+from updates.pipeline.statistics import wilson
 from updates.states import VersionState
 
 # How the arena was measured, by the word that a fit carries.

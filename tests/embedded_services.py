@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from devices.agent.build import build
 from fleet.embedded.services import start_services
 
 # At import, by `-p` in pyproject.toml: pytest-django reads the settings before any conftest.py is loaded.
+build()
 _var = Path(tempfile.mkdtemp(prefix="modelfleet-tests-"))
 _services = start_services(_var, durable=False)
 os.environ.update(_services.environment())

@@ -11,6 +11,13 @@ SENTENCES = {
     "firmware-unknown": "The node has not reported its firmware build, so nothing can be promised to it.",
     "contract-differs": "The firmware was built for other inputs, outputs or preprocessing.",
     "not-validated": "The image has not passed validation.",
+    "superseded": "A newer campaign has the node now.",
+    "window-closed": "The transfer window closed before the node began; it is offered again in the next one.",
+    "joined": "The node matches the campaign's filter by now.",
+    "end-reached": "The campaign's scheduled end came before the node was done.",
+    "no-longer-matches": "The node no longer matches the campaign's filter.",
+    "matches-again": "The node matches the campaign's filter again.",
+    "penalty-box": "The node failed too often of late, so updates leave it out.",
     "no-contact": "The node did not take the offer up in time.",
     "no-progress": "The node began and then said nothing more in time.",
     "claims-success": "The node reports success, but the image that it runs is not the target.",
@@ -42,8 +49,29 @@ SENTENCES = {
     "rebooted": "The node rebooted in the trial and went back to the old image.",
     "busy": "The node was busy with another update.",
     "not-allowed": "The node does not allow this in its state.",
+    "object5-result-2": "The node has too little flash for the package.",
+    "object5-result-3": "The node ran out of memory while it took the package.",
+    "object5-result-4": "The node lost the connection while it took the package.",
+    "object5-result-5": "The package arrived damaged.",
     "no-previous": "The node no longer holds the previous image.",
 }
+
+# What may pass: the node keeps what it had and its sequence is not used up, so the same offer can succeed later. All
+# other causes are final: another attempt would end alike.
+RETRYABLE = frozenset(
+    {
+        "busy",
+        "not-allowed",
+        "flash-failure",
+        "bad-digest",
+        "patch-invalid",
+        "no-session",
+        "session-lost",
+        "object5-result-3",
+        "object5-result-4",
+        "object5-result-5",
+    }
+)
 
 
 def sentence(cause: str) -> str:

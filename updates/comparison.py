@@ -10,7 +10,7 @@ from devices.models import FirmwareBuild, HardwareProfile
 from updates import selectors
 from updates.models import Fit, ModelImage, ModelVersion
 from updates.patch_catalogue import PatchRow, patches_between
-from updates.pipeline.validate import wilson
+from updates.pipeline.statistics import wilson
 
 
 class NotComparable(ValueError):

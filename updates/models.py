@@ -10,7 +10,9 @@ from django.db.models import Q
 
 from devices.models import HardwareProfile, KnownImage, Node
 from fleet.blobs.models import Blob
+from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PROGRESS_TIMEOUT_S
 from updates.states import (
+    FAULTS,
     OPEN_STATES,
     CampaignState,
     NodeUpdateState,
@@ -190,6 +192,16 @@ class CampaignKind(models.TextChoices):
     ROLLBACK = "rollback", "rollback"
 
 
+class EndBehaviour(models.TextChoices):
+    FINISH = "finish", "finish what is open, offer nothing more"
+    CANCEL = "cancel", "withdraw what is open"
+
+
+class Membership(models.TextChoices):
+    FIXED = "fixed", "the nodes of the plan"
+    DYNAMIC = "dynamic", "nodes that match the filter, while it runs"
+
+
 class Campaign(models.Model):
     """A rollout of one version, or the rollback of another campaign."""
 
@@ -203,9 +215,26 @@ class Campaign(models.Model):
     reason = models.TextField(blank=True)
     # Field names of updates.campaigns.gates.GatePolicy.
     gate = models.JSONField(default=dict, blank=True)
-    offer_timeout_s = models.PositiveIntegerField(default=3 * 24 * 3600, help_text="fleet seconds until silent")
-    progress_timeout_s = models.PositiveIntegerField(default=24 * 3600, help_text="fleet seconds without progress")
+    # A node whose own rhythm is slower has longer, see updates.campaigns.deadlines.
+    offer_timeout_s = models.PositiveIntegerField(default=OFFER_TIMEOUT_S, help_text="fleet seconds until silent")
+    progress_timeout_s = models.PositiveIntegerField(
+        default=PROGRESS_TIMEOUT_S, help_text="fleet seconds without progress"
+    )
+    maximum_attempts = models.PositiveSmallIntegerField(default=3, help_text="of a node, while its failures may pass")
     starts_at = models.DateTimeField(null=True, blank=True)
+    ends_at = models.DateTimeField(null=True, blank=True, help_text="nothing is offered from then on")
+    end_behaviour = models.CharField(max_length=16, choices=EndBehaviour.choices, default=EndBehaviour.FINISH)
+    # 0 to 100, the higher goes first where campaigns want the same node or the same free place.
+    priority = models.PositiveSmallIntegerField(default=50)
+    # Most open updates at once, by name of updates.campaigns.limits.LIMITS.
+    limits = models.JSONField(default=dict, blank=True)
+    # {"transfer": [...], "activation": [...], "blackout": [...]}, see updates.campaigns.windows.Calendar.read.
+    windows = models.JSONField(default=dict, blank=True)
+    membership = models.CharField(max_length=16, choices=Membership.choices, default=Membership.FIXED)
+    # Where the next tick goes on looking for nodes that match by now: an id of a node.
+    membership_cursor = models.BigIntegerField(default=0)
+    # Since when a planned update could have been offered and found no free place.
+    crowded_since = models.DateTimeField(null=True, blank=True)
     # IANA name of the zone that starts_at was given in, and in which the plan is shown.
     time_zone = models.CharField(max_length=64, default="UTC")
     plan = models.JSONField(default=dict, help_text="what will happen, as computed before approval")
@@ -240,6 +269,12 @@ class Campaign(models.Model):
                 condition=Q(state="draft") | Q(state="aborted") | Q(approved_hash=models.F("plan_hash")),
                 name="campaign_runs_as_approved",
             ),
+            models.CheckConstraint(
+                condition=Q(ends_at__isnull=True) | Q(starts_at__isnull=True) | Q(ends_at__gt=models.F("starts_at")),
+                name="campaign_ends_after_its_start",
+            ),
+            models.CheckConstraint(condition=Q(priority__lte=100), name="campaign_priority_in_range"),
+            models.CheckConstraint(condition=Q(maximum_attempts__gte=1), name="campaign_tries_once_at_least"),
             # Rolling back twice at once would reveal one secret for two assignments.
             models.UniqueConstraint(
                 fields=["reverts"],
@@ -262,6 +297,8 @@ class Wave(models.Model):
     state = models.CharField(max_length=16, choices=WaveState.choices, default=WaveState.WAITING)
     opened_at = models.DateTimeField(null=True)
     soak_until = models.DateTimeField(null=True)
+    # Where the next tick goes on looking for planned updates that may be offered: an id of a node update.
+    offer_cursor = models.BigIntegerField(default=0)
     # The newest decision with its numbers: verdict, reason, samples, failures, interval, limit.
     verdict = models.JSONField(null=True)
 
@@ -316,8 +353,11 @@ class NodeUpdate(models.Model):
     base_digest = models.CharField(max_length=64, blank=True, help_text="what the node held when it was planned")
     received_bytes = models.PositiveIntegerField(default=0)
     total_bytes = models.PositiveIntegerField(default=0)
-    attempts = models.PositiveSmallIntegerField(default=0)
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="that failed; sleep, pauses and cancels are none")
+    not_before = models.DateTimeField(null=True, help_text="when the next attempt after a failed one may begin")
     due_at = models.DateTimeField(null=True, help_text="when silence counts")
+    # Timers run in open windows only: what was left of this one when the window closed.
+    remaining_s = models.FloatField(null=True, help_text="seconds of the clock")
     changed_at = models.DateTimeField()
 
     class Meta:
@@ -326,6 +366,10 @@ class NodeUpdate(models.Model):
             models.Index(fields=["campaign", "state", "id"], name="node_update_by_campaign"),
             models.Index(fields=["image"], name="node_update_by_image"),
             models.Index(fields=["campaign", "due_at"], name="node_update_due", condition=Q(state__in=OPEN_STATES)),
+            models.Index(fields=["node", "changed_at"], name="node_update_faults", condition=Q(state__in=FAULTS)),
+            models.Index(
+                fields=["id"], name="node_update_attention", condition=Q(state__in=[*FAULTS, NodeUpdateState.SILENT])
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["campaign", "node"], name="node_once_a_campaign"),
@@ -340,6 +384,17 @@ class NodeUpdate(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node_id} in {self.campaign_id}: {self.state}"
+
+
+class PenaltyRelease(models.Model):
+    """A person let a node out of the penalty box: its faults before `at` count no more."""
+
+    node = models.OneToOneField(Node, on_delete=models.CASCADE, primary_key=True, related_name="penalty_release")
+    at = models.DateTimeField()
+    by = models.CharField(max_length=150)
+
+    def __str__(self) -> str:
+        return f"{self.node_id} by {self.by}"
 
 
 class Tally(models.Model):
@@ -381,3 +436,18 @@ class UpdateEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.from_state} to {self.to_state}"
+
+
+class ReconcileRun(models.Model):
+    """The newest proofs that the books are right, for the metric: how many findings, and the first of them."""
+
+    at = models.DateTimeField()
+    took_ms = models.PositiveIntegerField()
+    findings = models.PositiveIntegerField()
+    examples = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.findings} findings at {self.at:%Y-%m-%d %H:%M}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -11,7 +12,8 @@ from django.db.models import Case, Count, F, OuterRef, Prefetch, Q, QuerySet, Su
 from django.db.models.functions import Coalesce, Left
 
 from devices.models import Delivery
-from updates.models import Campaign, Fit, ModelImage, ModelVersion, NodeUpdate, Tally, UpdateEvent, Wave
+from updates.campaigns import attention
+from updates.models import Campaign, Fit, ModelImage, ModelVersion, NodeUpdate, ReconcileRun, Tally, UpdateEvent, Wave
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState, VersionState
 
 S = NodeUpdateState
@@ -125,6 +127,12 @@ def counts_by_campaign(campaign_ids: Sequence[int]) -> dict[int, dict[str, int]]
 
 
 @dataclass(frozen=True)
+class Attention:
+    campaigns: list[Campaign]
+    nodes: list[attention.NodeAttention]
+
+
+@dataclass(frozen=True)
 class WaveCounts:
     wave: Wave
     counts: dict[str, int]
@@ -217,3 +225,14 @@ def node_updates(*, campaign_id: int, state: str | None, after: int, limit: int)
     if state:
         rows = rows.filter(state=state)
     return list(rows.annotate(bytes_sent=Coalesce(Subquery(sent), 0)).order_by("id")[:limit])
+
+
+def needs_attention(*, now: datetime, before: int | None = None, limit: int = PAGE) -> Attention:
+    """Everything that a person should look at: campaigns that stand still, and a page of nodes, see `attention`."""
+    nodes = attention.nodes_needing_attention(now=now, before=before, limit=limit)
+    return Attention(attention.stopped_campaigns() if before is None else [], nodes)
+
+
+def last_reconcile() -> ReconcileRun | None:
+    """The newest proof that the books are right; None before the first."""
+    return ReconcileRun.objects.order_by("-pk").first()

@@ -205,7 +205,7 @@ def _lease_patch(now: datetime) -> Patch | None:
         if patch is None:
             return None
         if patch.attempts >= MAXIMUM_ATTEMPTS:
-            patch.state = PatchState.FAILED
+            patch.state, patch.lease_until = PatchState.FAILED, None
             patch.failure = patch.failure or f"The build ended without a patch {MAXIMUM_ATTEMPTS} times."
         else:
             patch.attempts, patch.lease_until = F("attempts") + 1, now + LEASE

@@ -1,6 +1,13 @@
-"""The state machines as data: which states there are, which moves are allowed, and what causes mean."""
+"""The state machines as data: which states there are, which moves are allowed, who may make them and for what causes.
+
+`transitions.move`, `actions.set_state` and `waves`' moves ask these tables and nothing else; `docs/state-machines.md` is
+rendered from them by `manage.py state_machines`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from django.db import models
 
@@ -20,28 +27,6 @@ class NodeUpdateState(models.TextChoices):
     CANCELLED = "cancelled", "cancelled"
 
 
-S = NodeUpdateState
-OPEN_STATES: list[S] = [S.OFFERED, S.TRANSFERRING, S.STAGED, S.TRIAL]
-TERMINAL_STATES: list[S] = [S.CONFIRMED, S.FAILED, S.REJECTED, S.SILENT, S.REVERTED, S.SKIPPED, S.CANCELLED]
-
-# From which states each state can be reached. Reports arrive late, twice and out of order, so an open state may be
-# entered from any earlier open one; `silent` is the only terminal state that a report reopens, because it says only
-# that nothing was heard.
-REACHED_FROM: dict[S, list[S]] = {
-    S.OFFERED: [S.PLANNED],
-    S.TRANSFERRING: [S.OFFERED, S.SILENT],
-    S.STAGED: [S.OFFERED, S.TRANSFERRING, S.SILENT],
-    S.TRIAL: [S.OFFERED, S.TRANSFERRING, S.STAGED, S.SILENT],
-    S.CONFIRMED: [S.OFFERED, S.TRANSFERRING, S.STAGED, S.TRIAL, S.SILENT],
-    S.FAILED: [*OPEN_STATES, S.SILENT],
-    S.REJECTED: [*OPEN_STATES, S.SILENT],
-    S.REVERTED: [*OPEN_STATES, S.SILENT],
-    S.SILENT: OPEN_STATES,
-    S.SKIPPED: [S.PLANNED],
-    S.CANCELLED: [S.PLANNED, *OPEN_STATES],
-}
-
-
 class CampaignState(models.TextChoices):
     DRAFT = "draft", "draft: its plan awaits approval"
     SCHEDULED = "scheduled", "scheduled"
@@ -50,22 +35,6 @@ class CampaignState(models.TextChoices):
     HALTED = "halted", "halted by its gate"
     FINISHED = "finished", "finished"
     ABORTED = "aborted", "aborted"
-
-
-CAMPAIGN_REACHED_FROM: dict[CampaignState, list[CampaignState]] = {
-    CampaignState.SCHEDULED: [CampaignState.DRAFT],
-    CampaignState.RUNNING: [CampaignState.SCHEDULED, CampaignState.PAUSED, CampaignState.HALTED],
-    CampaignState.PAUSED: [CampaignState.SCHEDULED, CampaignState.RUNNING],
-    CampaignState.HALTED: [CampaignState.RUNNING],
-    CampaignState.FINISHED: [CampaignState.RUNNING],
-    CampaignState.ABORTED: [
-        CampaignState.DRAFT,
-        CampaignState.SCHEDULED,
-        CampaignState.RUNNING,
-        CampaignState.PAUSED,
-        CampaignState.HALTED,
-    ],
-}
 
 
 class WaveState(models.TextChoices):
@@ -87,3 +56,172 @@ class PatchState(models.TextChoices):
     WAITING = "waiting", "waiting to be built"
     READY = "ready", "ready"
     FAILED = "failed", "failed"
+
+
+class Actor(models.TextChoices):
+    """Who may cause a transition."""
+
+    ENGINE = "engine", "the engine, when its time has come"
+    NODE = "node", "the node, by what it reports"
+    LINK = "link", "the link, by what it saw"
+    OPERATOR = "operator", "a person"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """From any of `sources` to `target`, by any of `by`. `causes` empty: none is needed; None: whatever was reported."""
+
+    target: str
+    sources: tuple[str, ...]
+    by: tuple[Actor, ...]
+    when: str
+    causes: tuple[str, ...] | None = ()
+
+    def permits(self, by: Actor, cause: str) -> bool:
+        return by in self.by and (self.causes is None or cause in (self.causes or ("",)))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A state machine. `columns` orders its states for the picture, from the beginning to the ends."""
+
+    name: str
+    columns: tuple[tuple[str, ...], ...]
+    rules: tuple[Rule, ...]
+
+    def sources(self, target: str, *, by: Actor, cause: str = "") -> list[str]:
+        """States from which `by` may go to `target` for this cause. Raises ValueError where no rule lets it."""
+        rules = [rule for rule in self.rules if rule.target == target and rule.permits(by, cause)]
+        if not rules:
+            raise ValueError(f"{self.name}: no rule lets the {by} move to {target} for cause {cause!r}")
+        return sorted({source for rule in rules for source in rule.sources})
+
+    def ends(self) -> list[str]:
+        """States that nothing leaves."""
+        left = {source for rule in self.rules for source in rule.sources}
+        return [state for column in self.columns for state in column if state not in left]
+
+
+S = NodeUpdateState
+ON_THE_AIR: list[S] = [S.OFFERED, S.TRANSFERRING]
+ON_THE_NODE: list[S] = [S.STAGED, S.TRIAL]
+OPEN_STATES: list[S] = [*ON_THE_AIR, *ON_THE_NODE]
+TERMINAL_STATES: list[S] = [S.CONFIRMED, S.FAILED, S.REJECTED, S.SILENT, S.REVERTED, S.SKIPPED, S.CANCELLED]
+# Ends that a node or its link reported and that were no success.
+FAULTS: list[S] = [S.FAILED, S.REJECTED, S.REVERTED]
+
+_OPEN = tuple(str(state) for state in OPEN_STATES)
+_HEARD = (Actor.NODE, Actor.LINK)
+
+# Reports arrive late, twice and out of order, so an open state may be entered from any earlier open one; `silent` is
+# the only end that a report reopens, because it says only that nothing was heard.
+NODE_UPDATE = Machine(
+    "node update",
+    columns=(
+        (S.PLANNED,),
+        (S.OFFERED,),
+        (S.TRANSFERRING,),
+        (S.STAGED,),
+        (S.TRIAL,),
+        (S.CONFIRMED, S.FAILED, S.REJECTED, S.REVERTED, S.SILENT, S.SKIPPED, S.CANCELLED),
+    ),
+    rules=(
+        Rule(S.OFFERED, (S.PLANNED,), (Actor.ENGINE,), "its wave is open, its window too, and nothing is in the way"),
+        Rule(S.TRANSFERRING, (S.OFFERED, S.SILENT), _HEARD, "the node pulls"),
+        Rule(S.STAGED, (S.OFFERED, S.TRANSFERRING, S.SILENT), _HEARD, "the bundle is whole on the node"),
+        Rule(S.TRIAL, (S.OFFERED, S.TRANSFERRING, S.STAGED, S.SILENT), _HEARD, "the new image is on trial"),
+        Rule(
+            S.CONFIRMED,
+            (*_OPEN, S.SILENT),
+            _HEARD,
+            "the node runs the target, proved by digest; a revert command that came too late counts too",
+        ),
+        Rule(S.FAILED, (*_OPEN, S.SILENT), _HEARD, "an attempt failed, for good or for the last time", None),
+        Rule(S.REJECTED, (*_OPEN, S.SILENT), _HEARD, "the node refused the bundle", None),
+        Rule(S.REVERTED, (*_OPEN, S.SILENT), _HEARD, "the node went back to the old image by itself", None),
+        Rule(
+            S.PLANNED, (*_OPEN, S.SILENT), _HEARD, "an attempt failed for a cause that may pass: another follows", None
+        ),
+        Rule(
+            S.PLANNED,
+            (S.OFFERED,),
+            (Actor.ENGINE,),
+            "its transfer window closed before the node began",
+            ("window-closed",),
+        ),
+        Rule(S.SILENT, (S.OFFERED,), (Actor.ENGINE,), "the offer timer ran out", ("no-contact",)),
+        Rule(
+            S.SILENT,
+            (S.TRANSFERRING, S.STAGED, S.TRIAL),
+            (Actor.ENGINE,),
+            "the progress timer ran out",
+            ("no-progress",),
+        ),
+        Rule(S.SKIPPED, (S.PLANNED,), (Actor.ENGINE,), "the node came to run the target already", ("already-current",)),
+        Rule(
+            S.CANCELLED,
+            (S.PLANNED, *_OPEN),
+            (Actor.OPERATOR,),
+            "a person ended the campaign",
+            ("aborted", "rolled-back"),
+        ),
+        Rule(S.CANCELLED, (S.PLANNED, *_OPEN), (Actor.ENGINE,), "the campaign's end was reached", ("end-reached",)),
+        Rule(
+            S.CANCELLED,
+            (S.PLANNED, *(str(state) for state in ON_THE_AIR)),
+            (Actor.ENGINE,),
+            "a newer campaign has the node, or may take it",
+            ("superseded",),
+        ),
+        Rule(
+            S.CANCELLED,
+            (S.PLANNED,),
+            (Actor.ENGINE,),
+            "the node left a dynamic campaign's filter",
+            ("no-longer-matches",),
+        ),
+        Rule(
+            S.PLANNED,
+            (S.CANCELLED,),
+            (Actor.ENGINE,),
+            "a node that had left a dynamic campaign's filter matches again",
+            ("matches-again",),
+        ),
+    ),
+)
+
+C = CampaignState
+CAMPAIGN = Machine(
+    "campaign",
+    columns=((C.DRAFT,), (C.SCHEDULED,), (C.RUNNING,), (C.FINISHED, C.PAUSED, C.HALTED), (C.ABORTED,)),
+    rules=(
+        Rule(C.SCHEDULED, (C.DRAFT,), (Actor.OPERATOR,), "an approved plan is started"),
+        Rule(C.RUNNING, (C.SCHEDULED,), (Actor.ENGINE,), "its start has come"),
+        Rule(C.RUNNING, (C.PAUSED, C.HALTED), (Actor.OPERATOR,), "a person lets it go on and accepts what is known"),
+        Rule(C.PAUSED, (C.SCHEDULED, C.RUNNING), (Actor.OPERATOR,), "a person pauses it"),
+        Rule(C.PAUSED, (C.RUNNING,), (Actor.ENGINE,), "the gate holds: a person must look"),
+        Rule(C.HALTED, (C.RUNNING,), (Actor.ENGINE,), "the gate halts it: too many failures"),
+        Rule(C.FINISHED, (C.RUNNING,), (Actor.ENGINE,), "the last wave has passed, or its end is reached"),
+        Rule(
+            C.ABORTED,
+            (C.DRAFT, C.SCHEDULED, C.RUNNING, C.PAUSED, C.HALTED),
+            (Actor.OPERATOR,),
+            "a person ends it, or rolls it back",
+        ),
+    ),
+)
+
+W = WaveState
+WAVE = Machine(
+    "wave",
+    columns=((W.WAITING,), (W.OPEN,), (W.SOAKING, W.HALTED), (W.PASSED,)),
+    rules=(
+        Rule(W.OPEN, (W.WAITING,), (Actor.ENGINE,), "the wave before it has passed"),
+        Rule(W.SOAKING, (W.OPEN,), (Actor.ENGINE,), "none of its node updates is open or planned any more"),
+        Rule(W.PASSED, (W.SOAKING,), (Actor.ENGINE,), "its soak time is over and the gate lets it pass"),
+        Rule(W.HALTED, (W.OPEN, W.SOAKING), (Actor.ENGINE,), "the gate halts the campaign"),
+        Rule(W.OPEN, (W.HALTED,), (Actor.OPERATOR,), "a person accepts it as it is"),
+    ),
+)
+
+MACHINES: Collection[Machine] = (CAMPAIGN, WAVE, NODE_UPDATE)

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from updates import builds, services
 from updates.campaigns import work
+from updates.campaigns.reconcile import prove
 
 
 @shared_task
@@ -25,6 +26,11 @@ def build_patches_due() -> None:
 @shared_task
 def tick_campaigns() -> None:
     work.tick_all(now=timezone.now())
+
+
+@shared_task
+def reconcile_books() -> None:
+    prove(now=timezone.now())
 
 
 @shared_task

@@ -10,7 +10,19 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
-SOURCES = ["agent.c", "journal.c", "manifest.c", "report.c", "sha256.c", "sha512.c"]
+PATCH_SOURCES = ["patch.c", "patch_model.c", "patch_weights.c"]
+SOURCES = [
+    "agent.c",
+    "agent_patch.c",
+    "journal.c",
+    "manifest.c",
+    "report.c",
+    "sha256.c",
+    "sha512.c",
+    *PATCH_SOURCES,
+    "patch_encode.c",
+]
+HEADERS = ["modelfleet_agent.h", "patch_host.h"]
 MONOCYPHER = "third_party/monocypher/monocypher.c"
 STAMP = HERE / "build" / "sources.sha256"
 
@@ -37,8 +49,8 @@ def _digest() -> str:
 
 def _declarations() -> str:
     # One declaration of the interface: cffi reads the header itself, without the lines of the preprocessor.
-    header = (HERE / "modelfleet_agent.h").read_text()
-    return "\n".join(line for line in header.splitlines() if not line.startswith("#")) + _CALLBACKS
+    headers = [(HERE / name).read_text() for name in HEADERS]
+    return "\n".join(line for text in headers for line in text.splitlines() if not line.startswith("#")) + _CALLBACKS
 
 
 def build() -> bool:
@@ -50,10 +62,10 @@ def build() -> bool:
     builder.cdef(_declarations())
     builder.set_source(
         "_agent",
-        '#include "modelfleet_agent.h"',
+        "\n".join(f'#include "{name}"' for name in HEADERS),
         sources=[str(HERE / name) for name in [*SOURCES, MONOCYPHER]],
         include_dirs=[str(HERE)],
-        extra_compile_args=["-std=c99", "-Wall", "-Wextra", "-O2"],
+        extra_compile_args=["-std=c99", "-Wall", "-Wextra", "-O2", "-ffp-contract=off", "-DMF_PATCH_ENCODER"],
     )
     STAMP.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=STAMP.parent) as scratch:

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { MF_CODEC_PATCH_S = 2, MF_CODEC_PATCH_L = 3 };
 enum { MF_SIGNED_MAX = 192, MF_KEYS_MAX = 2, MF_STATE_REPORT = 11, MF_COMMAND = 17, MF_WRITE_UNIT = 32, MF_RECORD = 164 };
 
 typedef enum {
@@ -92,6 +93,11 @@ mf_cause mf_agent_confirm(mf_agent *agent);
 mf_cause mf_agent_command(mf_agent *agent, const uint8_t *command, size_t count);
 /* The slot that decides now, or -1 where the heuristic must. */
 int mf_agent_running_slot(const mf_agent *agent);
+
+/* agent_patch.c, where codec_mask has bit 2 or 3: instead of stage_write, the patch in pieces of any size; then stage_finish.
+ * `decoder` is an mf_patch_s for codec 2, an mf_patch_l for either (patch.h), the caller's. */
+mf_cause mf_agent_patch_begin(mf_agent *agent, void *decoder);
+mf_cause mf_agent_patch_write(mf_agent *agent, void *decoder, const uint8_t *data, size_t count, int last);
 
 /* report.c */
 void mf_agent_state_report(const mf_agent *agent, uint8_t out[MF_STATE_REPORT]);

@@ -145,6 +145,16 @@ class Agent:
     def stage_write(self, offset: int, data: bytes) -> str:
         return CAUSES[_lib.mf_agent_stage_write(self._agent, offset, data, len(data))]
 
+    def stage_patch(self, payload: bytes, piece_bytes: int = 512) -> str:
+        """Decode a weight patch into the standby slot, in pieces as they come off a link; `stage_finish` comes next."""
+        decoder = _ffi.new("uint64_t[]", (_lib.mf_host_state_bytes(1) + 7) // 8)
+        number = _lib.mf_agent_patch_begin(self._agent, decoder)
+        for at in range(0, max(1, len(payload)), piece_bytes):
+            if number == _lib.MF_NONE:
+                piece, last = payload[at : at + piece_bytes], at + piece_bytes >= len(payload)
+                number = _lib.mf_agent_patch_write(self._agent, decoder, piece, len(piece), last)
+        return CAUSES[number]
+
     def stage_finish(self) -> str:
         return CAUSES[_lib.mf_agent_stage_finish(self._agent)]
 

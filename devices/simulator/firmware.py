@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from devices.agent.native import CAUSES, STATES, Agent
 from devices.simulator.flash import FileFlash, make_flash
 from devices.simulator.health import Counters, fresh_counters
-from devices.simulator.package import PayloadInvalid, decode_payload, node_path, replace
+from devices.simulator.package import CODECS, IN_THE_AGENT, PayloadInvalid, decode_payload, node_path, replace
 from devices.simulator.self_test import Outcome, SelfTestBench
 from devices.simulator.spec import FirmwareSpec
 
@@ -67,7 +67,8 @@ class Firmware:
 
     def _agent(self, **start: Any) -> Agent:
         class_hash = bytes.fromhex(self.spec.class_hash)
-        return Agent(self.flash, class_hash=class_hash, public_keys=self._public_keys, **start)
+        codecs = CODECS[self.spec.patch_decoder]
+        return Agent(self.flash, class_hash=class_hash, public_keys=self._public_keys, codecs=codecs, **start)
 
     def _load_memory(self) -> Memory:
         if not self._memory_path.exists():
@@ -131,13 +132,16 @@ class Firmware:
     def stage(self, payload: bytes) -> str:
         """Decode what has come and write it to the standby slot; the cause, "none" where it is ready to be tried."""
         agent = self.agent
-        base = agent.image(agent.active_slot)
-        try:
-            image = decode_payload(agent.received_manifest_codec, base, payload, agent.target_size)
-        except PayloadInvalid:
-            agent.stage_abort("patch-invalid")
-            return "patch-invalid"
-        cause = agent.stage_write(0, image)
+        codec = agent.received_manifest_codec
+        if codec in IN_THE_AGENT:
+            cause = agent.stage_patch(payload)
+        else:
+            try:
+                image = decode_payload(codec, agent.image(agent.active_slot), payload, agent.target_size)
+            except PayloadInvalid:
+                agent.stage_abort("patch-invalid")
+                return "patch-invalid"
+            cause = agent.stage_write(0, image)
         return agent.stage_finish() if cause == "none" else cause
 
     def lie(self) -> None:

@@ -11,6 +11,9 @@ import bsdiff4.core
 
 _HEADER_BYTES, _CONTROL_BYTES = 32, 24
 _MANIFEST_MAX = 192
+# What a firmware build decodes, by the patch decoder that it is built with; every one takes a full image and BSDIFF40.
+CODECS = {"none": (0, 1), "s": (0, 1, 2), "l": (0, 1, 2, 3)}
+IN_THE_AGENT = (2, 3)  # weight patches, by the shipped C code
 
 
 class PayloadInvalid(ValueError):
@@ -85,7 +88,7 @@ def decode_payload(codec: int, base: bytes, payload: bytes, target_size: int) ->
     if codec == 0:
         return payload
     if codec != 1:
-        raise PayloadInvalid(f"codec: {codec}, this firmware decodes 0 and 1")
+        raise PayloadInvalid(f"codec: {codec}, this firmware decodes 0 and 1 here, 2 and 3 in its agent")
     if len(payload) < _HEADER_BYTES or payload[:8] != b"BSDIFF40":
         raise PayloadInvalid("payload: no BSDIFF40 header")
     control_size, diff_size, size = (int.from_bytes(payload[at : at + 8], "little") for at in (8, 16, 24))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.simulator.network import Radio
+from devices.simulator.package import CODECS
 
 BEHAVIOURS = ("normal", "wrong-base", "failing-self-test", "reboot", "liar", "silent", "never", "lost-previous")
 
@@ -36,6 +37,7 @@ class FirmwareSpec:
     firmware_build: str = "simulated-1"
     loss: float = 0.0
     health_every_wakes: int = 4
+    patch_decoder: str = "l"  # what its firmware is built with: none, s or l
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ def check_nodes(path: Path, nodes: Sequence[FirmwareSpec], images: dict[str, byt
         if node.behaviour not in BEHAVIOURS:
             raise SpecInvalid(
                 f"node {node.endpoint}: behaviour {node.behaviour!r}, must be one of {', '.join(BEHAVIOURS)}"
+            )
+        if node.patch_decoder not in CODECS:
+            raise SpecInvalid(
+                f"node {node.endpoint}: patch_decoder {node.patch_decoder!r}, must be one of {', '.join(CODECS)}"
             )
         if node.active not in images:
             raise SpecInvalid(f"{path}: node {node.endpoint}: active {node.active!r} is not among images")

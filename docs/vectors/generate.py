@@ -1,4 +1,7 @@
-"""Writes manifest.json and reports.json beside itself: `python -m docs.vectors.generate`. The key is for tests only."""
+"""Writes manifest.json, reports.json and patches.json beside itself: `python -m docs.vectors.generate`.
+
+The key is for tests only.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from devices.agent.patch_codec import PatchRefused, decode
 from devices.wire import Cause, HealthReport, NodeState, StateReport, split_health
+from docs.vectors.patch_seeds import patch_of, seeds
 from updates.patches.manifest import Guard, Manifest, sign_manifest
 from updates.patches.revert import revert_command, revert_hash
 from updates.patches.signing import Ed25519Signer
@@ -127,6 +132,38 @@ def report_vectors() -> dict[str, object]:
     }
 
 
+def patch_vectors() -> dict[str, object]:
+    """Every kind of op in both profiles; then patches that a decoder must refuse or whose target has a wrong digest."""
+    good, bad = [], []
+    for seed in seeds():
+        name, profile, base, target, ops = seed
+        patch = patch_of(seed)
+        fields = [{**asdict(op), "kind": op.kind.name.lower()} for op in ops]
+        good.append(
+            {
+                "name": name,
+                "profile": profile.name,
+                "base": base.hex(),
+                "target": target.hex(),
+                "ops": fields,
+                "patch": patch.hex(),
+            }
+        )
+        for what, damaged in (
+            ("a bit flipped in the stream", patch[:20] + bytes([patch[20] ^ 16]) + patch[21:]),
+            ("cut off", patch[: len(patch) // 2]),
+            ("another version", bytes([patch[0] + 2]) + patch[1:]),
+            ("followed by other bytes", patch + b"followed"),
+        ):
+            try:
+                decode(base, damaged)
+            except PatchRefused:
+                bad.append({"name": f"{name}, {what}", "base": base.hex(), "patch": damaged.hex()})
+            else:
+                raise RuntimeError(f"{name}, {what}: is not refused")
+    return {"good": good, "bad": bad}
+
+
 def render(vectors: dict[str, object]) -> str:
     return json.dumps(vectors, indent=1) + "\n"
 
@@ -134,3 +171,4 @@ def render(vectors: dict[str, object]) -> str:
 if __name__ == "__main__":
     (HERE / "manifest.json").write_text(render(manifest_vectors()))
     (HERE / "reports.json").write_text(render(report_vectors()))
+    (HERE / "patches.json").write_text(render(patch_vectors()))

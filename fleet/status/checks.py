@@ -176,7 +176,7 @@ def _links_age(now: datetime) -> float | None:
 
 def _campaigns_age(now: datetime) -> float | None:
     """Since the campaign that has waited longest was looked at; without one, since the last round."""
-    names = [tick_of(pk) for pk in due_campaigns()] or [TICK]
+    names = [tick_of(pk) for pk in due_campaigns(now)] or [TICK]
     oldest = LastRun.objects.filter(name__in=names).aggregate(oldest=Min("at"))["oldest"]
     return None if oldest is None else _seconds(now - oldest)
 

@@ -29,6 +29,7 @@ from fleet.status.checks import OK, QUEUE_LIMITS_S, UNNEEDED, processes, queue_a
 from frontend.selectors import silent
 from updates.campaigns.runs import TICK
 from updates.models import Campaign, Patch, Tally
+from updates.selectors import last_reconcile
 from updates.states import CampaignState, NodeUpdateState, PatchState
 
 
@@ -54,7 +55,7 @@ class DatabaseCollector(Collector):
         if not checks["database"]:
             return  # nothing else can be known
         yield from _work(now)
-        yield from _rollouts()
+        yield from _rollouts(now)
         yield from _links(now)
         yield from _builds()
 
@@ -79,13 +80,18 @@ def _work(now: datetime) -> Iterator[Metric]:
         yield GaugeMetricFamily("modelfleet_tick_duration_seconds", "How long that look took.", tick.duration_s)
 
 
-def _rollouts() -> Iterator[Metric]:
+def _rollouts(now: datetime) -> Iterator[Metric]:
     campaigns = {state.value: 0.0 for state in CampaignState}
     campaigns |= dict(Campaign.objects.order_by().values_list("state").annotate(CountOf("id")))
     yield _gauge("campaigns", "Campaigns by state.", "state", campaigns)
     updates = {state.value: 0.0 for state in NodeUpdateState}
     updates |= dict(Tally.objects.order_by().values_list("state").annotate(Sum("count")))
     yield _gauge("node_updates", "Node updates of all campaigns by state.", "state", updates)
+    proof = last_reconcile()
+    if proof is not None:
+        yield GaugeMetricFamily("modelfleet_reconcile_findings", "What the last reconcile found wrong.", proof.findings)
+        age = max(0.0, (now - proof.at).total_seconds())
+        yield GaugeMetricFamily("modelfleet_reconcile_age_seconds", "Since the last reconcile.", age)
 
 
 def _links(now: datetime) -> Iterator[Metric]:

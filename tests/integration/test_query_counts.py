@@ -39,6 +39,9 @@ PAGES = {
     "audit log": "/audit/",
     "users": "/users/",
     "models": "/models/",
+    "comparison": "/models/compare/?a={other}&b={version}",
+    "patches": "/patches/",
+    "network servers": "/network-servers/",
     "model version": "/models/{version}/",
     "campaigns": "/campaigns/",
     "campaign": "/campaigns/{campaign}/",
@@ -56,6 +59,8 @@ ENDPOINTS = {
     "GET /tokens": "/tokens",
     "GET /audit": "/audit",
     "GET /campaigns": "/campaigns",
+    "GET /patches": "/patches",
+    "GET /network-servers": "/network-servers",
     "GET /campaigns/{campaign_id}/nodes": "/campaigns/{campaign}/nodes",
 }
 
@@ -66,6 +71,7 @@ def addresses(fleet: Fleet) -> Callable[[str], str]:  # noqa: F811
         "campaign": fleet.campaign.pk,
         "draft": fleet.draft.pk,
         "version": fleet.version.pk,
+        "other": fleet.version.family.versions.get(name="1.0.0").pk,
         "node": fleet.nodes["failed"].pk,
     }
     return lambda template: template.format(**keys)

@@ -1,4 +1,4 @@
-"""SIGKILL of any part at random moments of a real campaign over real UDP: nothing lost, nothing doubled, it ends by itself."""
+"""SIGKILL of any part at random moments of a real campaign over both radios: nothing lost, nothing doubled, it ends by itself."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from demo.cast import cast
+from demo.client import Client
+from demo.opening import open_story
 from demo.patient import PatientClient
 from demo.stage import Stage
-from demo.story import Story, wrong_slots
-from updates.patches.signing import generate_key_file
+from demo.story import wrong_slots
 
 NODES = 60
 KILLS = 20
@@ -28,24 +28,11 @@ def test_a_campaign_survives_twenty_kills_of_its_parts(tmp_path: Path) -> None:
     # DATABASE_URL and REDIS_URL of the test run are not used: servers that are killed must be our own.
     stage = Stage(var=tmp_path, time_scale=60, say=print, own_services=True)
     try:
-        stage.open()
-        signer = generate_key_file(stage.var / "signing-key.pem")
-        user, _ = stage.new_login()
-        token = stage.manage("create_token", user, "--name", "kills", "--role", "admin")
-        stage.run_product()
-        client = PatientClient(base_url=stage.base_url, token=token)
-        stage.wait_for_web(client)
-        story = Story(client=client, actors=cast(nodes=NODES, seed=7), say=print)
-        story.prepare()
-        class_hash = story.register()["class_hash"]
-        specification = story.specification(
-            class_hash=class_hash, public_key=signer.public_key, directory=tmp_path / "factory"
-        )
-        state = stage.run_nodes(specification=specification, seed=7)
-        story.wait_for_nodes()
+        opened = open_story(stage, nodes=NODES, seed=7, loss=0.1, client_type=PatientClient)
+        story, state = opened.story, opened.state
         campaign_id = story.start_campaign()["id"]
 
-        killer = Killer(stage, client, campaign_id)
+        killer = Killer(stage, story.client, campaign_id)
         killer.start()
         story.watch(campaign_id, within_s=600)
         killer.join(timeout=120)
@@ -66,7 +53,7 @@ def test_a_campaign_survives_twenty_kills_of_its_parts(tmp_path: Path) -> None:
 class Killer(threading.Thread):
     """Kills one part after the other while the campaign runs: each kind at least once, the rest by chance."""
 
-    def __init__(self, stage: Stage, client: PatientClient, campaign_id: int) -> None:
+    def __init__(self, stage: Stage, client: Client, campaign_id: int) -> None:
         super().__init__(daemon=True)
         self.stage, self.client, self.campaign_id = stage, client, campaign_id
         self.landed = 0

@@ -11,18 +11,25 @@ from django.utils import timezone
 from devices.links import link_for
 from devices.models import LinkKind
 from fleet.audit.models import record
-from fleet.clock import fleet_time
 from fleet.operations.services import ran
 from fleet.operations.wakeups import wake
+from updates.campaigns import deadlines
 from updates.campaigns.runs import tick_of
 from updates.campaigns.transitions import lock, move, sum_tallies
-from updates.models import Campaign
-from updates.states import CAMPAIGN_REACHED_FROM, OPEN_STATES, CampaignState, NodeUpdateState, WaveState
+from updates.models import Campaign, Wave
+from updates.states import (
+    CAMPAIGN,
+    ON_THE_AIR,
+    ON_THE_NODE,
+    OPEN_STATES,
+    WAVE,
+    Actor,
+    CampaignState,
+    NodeUpdateState,
+    WaveState,
+)
 
 CHUNK = 5000
-# What a halt takes back; a bundle that is whole on a node is out of our hands.
-ON_THE_AIR = [NodeUpdateState.OFFERED, NodeUpdateState.TRANSFERRING]
-ON_THE_NODE = [NodeUpdateState.STAGED, NodeUpdateState.TRIAL]
 
 
 class ActionRefused(Exception):
@@ -39,9 +46,9 @@ def locked(campaign_id: int) -> Campaign:
     return Campaign.objects.select_for_update().get(pk=campaign_id)
 
 
-def set_state(campaign: Campaign, state: CampaignState, *, reason: str = "", **changes: Any) -> None:
+def set_state(campaign: Campaign, state: CampaignState, *, by: Actor, reason: str = "", **changes: Any) -> None:
     """Compare-and-swap; raises ActionRefused where the campaign is no longer where it must come from."""
-    sources = CAMPAIGN_REACHED_FROM[state]
+    sources = CAMPAIGN.sources(state, by=by)
     changed = Campaign.objects.filter(pk=campaign.pk, state__in=sources).update(state=state, reason=reason, **changes)
     if not changed:
         campaign.refresh_from_db(fields=["state"])
@@ -54,6 +61,14 @@ def set_state(campaign: Campaign, state: CampaignState, *, reason: str = "", **c
         # Its next tick is awaited from now on: how long a campaign waits is told from here.
         ran(durations_s={tick_of(campaign.pk): 0.0}, now=timezone.now())
         wake("updates.tasks.tick_campaigns")
+
+
+def set_wave_state(wave: Wave, state: WaveState, *, by: Actor, **changes: Any) -> bool:
+    """Compare-and-swap; whether the wave was where it must come from."""
+    sources = WAVE.sources(state, by=by)
+    changed = Wave.objects.filter(pk=wave.pk, state__in=sources).update(state=state, **changes)
+    wave.refresh_from_db()
+    return bool(changed)
 
 
 def _audited(campaign: Campaign, actor: str, action: str, before: str, **more: Any) -> None:
@@ -89,7 +104,7 @@ def start(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
     before = campaign.state
     if before == CampaignState.DRAFT and campaign.approved_hash != campaign.plan_hash:
         raise ActionRefused(f"The plan of {campaign.name} is not approved.", "Have an approver approve it first.")
-    set_state(campaign, CampaignState.SCHEDULED)
+    set_state(campaign, CampaignState.SCHEDULED, by=Actor.OPERATOR)
     _audited(campaign, actor, "start", before)
     return campaign
 
@@ -102,7 +117,7 @@ def pause(*, campaign_id: int, actor: str, now: datetime, reason: str = "") -> C
     """
     campaign = locked(campaign_id)
     before = campaign.state
-    set_state(campaign, CampaignState.PAUSED, reason=reason or f"Paused by {actor}.")
+    set_state(campaign, CampaignState.PAUSED, by=Actor.OPERATOR, reason=reason or f"Paused by {actor}.")
     withdraw(campaign, now=now, states=ON_THE_AIR)
     _audited(campaign, actor, "pause", before)
     return campaign
@@ -115,11 +130,12 @@ def resume(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
     before = campaign.state
     if before == CampaignState.SCHEDULED:
         raise ActionRefused(f"{campaign.name} is scheduled already.", "Wait for its time.")
-    set_state(campaign, CampaignState.RUNNING)
+    set_state(campaign, CampaignState.RUNNING, by=Actor.OPERATOR)
     _accept(campaign, actor)
     # Time that the campaign stood still is not the nodes' silence.
-    for states, timeout in ((ON_THE_AIR, campaign.offer_timeout_s), (ON_THE_NODE, campaign.progress_timeout_s)):
-        campaign.node_updates.filter(state__in=states).update(due_at=now + fleet_time(timeout))
+    for states, timeout_s in ((ON_THE_AIR, campaign.offer_timeout_s), (ON_THE_NODE, campaign.progress_timeout_s)):
+        standing = campaign.node_updates.filter(state__in=states).values_list("pk", flat=True)
+        deadlines.renew(list(standing), states=states, timeout_s=timeout_s, now=now)
     _audited(campaign, actor, "resume", before)
     return campaign
 
@@ -129,9 +145,8 @@ def _accept(campaign: Campaign, actor: str) -> None:
     for wave in stopped.order_by("index"):
         opened = campaign.waves.filter(index__lte=wave.index).values_list("pk", flat=True)
         wave.verdict = {**(wave.verdict or {}), "accepted": {"by": actor, "tallies": sum_tallies(list(opened))}}
-        if wave.state == WaveState.HALTED:
-            wave.state = WaveState.OPEN
-        wave.save(update_fields=["verdict", "state"])
+        wave.save(update_fields=["verdict"])
+        set_wave_state(wave, WaveState.OPEN, by=Actor.OPERATOR)
 
 
 @transaction.atomic
@@ -145,15 +160,26 @@ def abort(*, campaign_id: int, actor: str, now: datetime, reason: str = "") -> C
 
 
 def end(campaign: Campaign, *, now: datetime, reason: str, cause: str) -> None:
-    set_state(campaign, CampaignState.ABORTED, reason=reason, ended_at=now)
+    set_state(campaign, CampaignState.ABORTED, by=Actor.OPERATOR, reason=reason, ended_at=now)
     withdraw(campaign, now=now, states=OPEN_STATES, cancel=cause)
-    while planned := list(
-        campaign.node_updates.filter(state=NodeUpdateState.PLANNED).order_by("id").values_list("pk", flat=True)[:CHUNK]
-    ):
-        move(planned, NodeUpdateState.CANCELLED, now=now, cause=cause)
+    while cancel_planned(campaign, now=now, by=Actor.OPERATOR, cause=cause):
+        pass
 
 
-def withdraw(campaign: Campaign, *, now: datetime, states: list[NodeUpdateState], cancel: str = "") -> None:
+def cancel_planned(campaign: Campaign, *, now: datetime, by: Actor, cause: str) -> int:
+    """Ends up to CHUNK planned updates; how many."""
+    planned = campaign.node_updates.filter(state=NodeUpdateState.PLANNED).order_by("id").values_list("pk", flat=True)
+    return len(move(list(planned[:CHUNK]), NodeUpdateState.CANCELLED, now=now, by=by, cause=cause))
+
+
+def withdraw(
+    campaign: Campaign,
+    *,
+    now: datetime,
+    states: list[NodeUpdateState],
+    cancel: str = "",
+    by: Actor = Actor.OPERATOR,
+) -> None:
     """Takes back what links still hold for node updates in `states`; with `cancel`, these end with that cause.
 
     Without it they stay open: the engine offers them again when the campaign goes on.
@@ -164,4 +190,4 @@ def withdraw(campaign: Campaign, *, now: datetime, states: list[NodeUpdateState]
         if references:
             link_for(kind).cancel(references=references, now=now)
     if cancel:
-        move(list(open_updates.values_list("pk", flat=True)), NodeUpdateState.CANCELLED, now=now, cause=cancel)
+        move(list(open_updates.values_list("pk", flat=True)), NodeUpdateState.CANCELLED, now=now, by=by, cause=cancel)

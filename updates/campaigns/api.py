@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
@@ -11,16 +11,21 @@ from django.utils import timezone
 from ninja import Field, Router, Schema, Status
 
 from devices.api import After, Id, Limit, Strict
+from devices.models import Node
 from fleet.accounts.authentication import actor_of, approver, planner, viewer
 from fleet.clock import Moment
 from updates import selectors
-from updates.campaigns import actions
+from updates.campaigns import actions, penalties
+from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PROGRESS_TIMEOUT_S
+from updates.campaigns.fairness import PRIORITY_HIGHEST
 from updates.campaigns.plan import create_campaign
 from updates.campaigns.rollback import roll_back
+from updates.campaigns.terms import ATTEMPTS_HIGHEST
 from updates.models import Campaign, ModelVersion
 from updates.states import NodeUpdateState
 
 router = Router(tags=["campaigns"])
+attention = Router(tags=["attention"])
 
 
 class WaveIn(Strict):
@@ -28,9 +33,35 @@ class WaveIn(Strict):
     soak_s: int = Field(0, ge=0, le=31_536_000)
 
 
+class WindowIn(Strict):
+    """rrule: RFC 5545, days only; every day where it is left out. from: the date that INTERVAL and COUNT count from."""
+
+    rrule: str = Field("FREQ=DAILY", max_length=200)
+    start: str
+    end: str
+    from_: str | None = Field(None, alias="from")
+
+
+class BlackoutIn(Strict):
+    """Both dates are included; one day where `to` is left out."""
+
+    from_: str = Field(alias="from")
+    to: str | None = None
+
+
+class WindowsIn(Strict):
+    transfer: list[WindowIn] = []
+    activation: list[WindowIn] = []
+    blackout: list[BlackoutIn] = []
+
+
 class CampaignIn(Strict):
-    """percent is cumulative. The same idempotency_key gives the same campaign again. time_zone (an IANA name) is the
-    one in which people are shown its times."""
+    """percent is cumulative. The same idempotency_key gives the same campaign again. `docs/campaigns.md` explains the terms.
+    time_zone (an IANA name) is the one in which people are shown its times.
+
+    limits: most open updates at once, by `campaign`, `wave`, `site` and `gateway`. windows: `transfer` and `activation` (lists of
+    {rrule, start, end, from}, local time of each node) and `blackout` (list of {from, to}, dates).
+    """
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")
     version_id: Id
@@ -38,9 +69,16 @@ class CampaignIn(Strict):
     waves: list[WaveIn] = Field(min_length=1, max_length=50)
     gate: dict[str, float | int | str | bool] = {}
     starts_at: Moment | None = None
+    ends_at: Moment | None = None
+    end_behaviour: Literal["finish", "cancel"] = "finish"
+    offer_timeout_s: int = Field(OFFER_TIMEOUT_S, ge=60, le=31_536_000)
+    progress_timeout_s: int = Field(PROGRESS_TIMEOUT_S, ge=60, le=31_536_000)
+    maximum_attempts: int = Field(3, ge=1, le=ATTEMPTS_HIGHEST)
+    priority: int = Field(50, ge=0, le=PRIORITY_HIGHEST)
+    limits: dict[str, int] = {}
+    windows: WindowsIn = WindowsIn()
+    membership: Literal["fixed", "dynamic"] = "fixed"
     time_zone: str = Field("UTC", max_length=64)
-    offer_timeout_s: int = Field(3 * 24 * 3600, ge=60, le=31_536_000)
-    progress_timeout_s: int = Field(24 * 3600, ge=60, le=31_536_000)
     idempotency_key: str | None = Field(None, min_length=1, max_length=64, pattern=r"^[!-~]+$")
 
 
@@ -57,6 +95,15 @@ class CampaignOut(Schema):
     plan_hash: str
     approved_hash: str
     starts_at: datetime | None
+    ends_at: datetime | None
+    end_behaviour: str
+    offer_timeout_s: int
+    progress_timeout_s: int
+    maximum_attempts: int
+    priority: int
+    limits: dict[str, int]
+    windows: dict[str, Any]
+    membership: str
     time_zone: str
     created_by: str
     approved_by: str
@@ -83,7 +130,7 @@ class CampaignDetail(CampaignOut):
 
 
 class NodeUpdateOut(Schema):
-    """bytes_sent: payload bytes that left for this node, repeats included."""
+    """bytes_sent: payload bytes that left for this node, repeats included. attempts: that failed, of those that may pass."""
 
     id: int
     node_id: int
@@ -97,6 +144,7 @@ class NodeUpdateOut(Schema):
     total_bytes: int
     bytes_sent: int
     attempts: int
+    not_before: datetime | None
     changed_at: datetime
 
 
@@ -105,6 +153,39 @@ class NodeUpdatesOut(Schema):
 
     nodes: list[NodeUpdateOut]
     next: int | None
+
+
+class StoppedOut(Schema):
+    id: int
+    name: str
+    state: str
+    reason: str
+
+
+class NodeAttentionOut(Schema):
+    """kind: penalty-box, or the state in which the newest update of the node ended."""
+
+    node_id: int = Field(alias="node.pk")
+    endpoint: str = Field(alias="node.endpoint")
+    kind: str
+    cause: str = Field(alias="update.cause")
+    reason: str
+    since: datetime
+    faults: int
+    campaign_id: int = Field(alias="update.campaign_id")
+    node_update_id: int = Field(alias="update.pk")
+
+
+class AttentionOut(Schema):
+    """next: what to send as `before` for the page of nodes that follows; null at the end."""
+
+    campaigns: list[StoppedOut]
+    nodes: list[NodeAttentionOut]
+    next: int | None
+
+
+class Released(Schema):
+    released: bool
 
 
 class Approval(Strict):
@@ -123,8 +204,9 @@ def _acted(request: HttpRequest, campaign_id: int) -> dict[str, Any]:
 @router.post("", response={201: CampaignOut}, auth=planner)
 def create(request: HttpRequest, body: CampaignIn) -> Status[Campaign]:
     """A draft with its plan: read `plan`, then approve its `plan_hash`."""
-    fields = body.dict()
+    fields = body.dict(by_alias=True, exclude_none=True)
     version = get_object_or_404(ModelVersion, pk=fields.pop("version_id"))
+    fields.setdefault("starts_at", None)
     return Status(201, create_campaign(version=version, actor=actor_of(request), now=timezone.now(), **fields))
 
 
@@ -132,6 +214,21 @@ def create(request: HttpRequest, body: CampaignIn) -> Status[Campaign]:
 def list_campaigns(request: HttpRequest, before: Id | None = None, limit: Limit = 50) -> object:
     """Newest first; send the last id as `before` for the next page."""
     return selectors.campaigns(before=before, limit=limit)
+
+
+@attention.get("", response=AttentionOut, auth=viewer)
+def needs_attention(request: HttpRequest, before: Id | None = None, limit: Limit = 50) -> dict[str, object]:
+    """Campaigns that stand still (on the first page), and nodes whose newest update did not succeed, latest first."""
+    found = selectors.needs_attention(now=timezone.now(), before=before, limit=limit)
+    following = found.nodes[-1].update.pk if len(found.nodes) == limit else None
+    return {"campaigns": found.campaigns, "nodes": found.nodes, "next": following}
+
+
+@attention.post("/nodes/{node_id}/release", response=Released, auth=planner)
+def release(request: HttpRequest, node_id: Id) -> dict[str, bool]:
+    """Lets a node out of the penalty box: its faults until now count no more. False where it was not in it."""
+    node = get_object_or_404(Node, pk=node_id)
+    return {"released": penalties.release(node=node, actor=actor_of(request), now=timezone.now())}
 
 
 @router.get("/{campaign_id}", response=CampaignDetail, auth=viewer)

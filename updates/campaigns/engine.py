@@ -2,41 +2,69 @@
 
 The algorithm of `tick`, in one transaction under the campaign's advisory lock:
 1. A scheduled campaign whose time has come runs.
-2. Updates whose time is up fall silent.
-3. The gate looks at all waves opened so far and may halt or hold the campaign.
-4. The open wave offers its planned updates, a batch a tick, when their patches are built.
-5. A wave without open updates soaks, then passes; the next opens; after the last the campaign is finished.
+2. It leaves nodes to newer campaigns that may have them.
+3. Updates whose time is up fall silent. A paused or halted campaign goes no further than this.
+   Offers whose window has closed are planned again.
+4. Nodes that match a dynamic campaign by now join it, nodes that no longer do leave it.
+5. The gate looks at all waves opened so far and may halt or hold the campaign.
+6. The open wave offers its planned updates, a batch a tick, when their patches are built.
+7. A wave without open updates soaks, then passes; the next opens; after the last the campaign is finished.
+A campaign whose end has come offers nothing more, and is finished when nothing is open.
+Each step works on a bounded number of rows, and a campaign moves node updates of its own only.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, OuterRef, Q
 
 from devices.links import link_for
 from devices.links.base import Recipient
-from devices.models import LinkEvent
-from fleet.clock import fleet_time
-from updates.campaigns.actions import ON_THE_AIR, set_state, withdraw
+from devices.models import OPEN_DELIVERY, Delivery, LinkEvent
+from devices.selectors import time_zones
+from devices.services import hold_deliveries
+from fleet.clock import fleet_seconds, fleet_time
+from updates.campaigns import deadlines
+from updates.campaigns.actions import CHUNK, cancel_planned, set_state, set_wave_state, withdraw
 from updates.campaigns.bundles import bundles_for, revert_command_for
+from updates.campaigns.fairness import Turn, in_turn
 from updates.campaigns.gates import GatePolicy, decide
+from updates.campaigns.limits import Room
+from updates.campaigns.membership import follow_filter
+from updates.campaigns.offering import look, outdone
 from updates.campaigns.plan import next_sequence
-from updates.campaigns.transitions import lock_for_tick, move, sum_tallies
-from updates.models import Campaign, Method, NodeUpdate, Patch, Wave
-from updates.states import OPEN_STATES, CampaignState, NodeUpdateState, PatchState, WaveState
+from updates.campaigns.transitions import lock_for_tick, move, sum_tallies, tallies_of
+from updates.campaigns.windows import Calendar, open_zones
+from updates.models import Campaign, EndBehaviour, Membership, Method, NodeUpdate, Patch, Wave
+from updates.states import (
+    ON_THE_AIR,
+    ON_THE_NODE,
+    OPEN_STATES,
+    Actor,
+    CampaignState,
+    NodeUpdateState,
+    PatchState,
+    WaveState,
+)
 
 BATCH = 500
+LIVE = [CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.HALTED]
 
 
-def due_campaigns() -> list[int]:
-    """Campaigns that a tick may have something to do for."""
-    alive = [CampaignState.SCHEDULED, CampaignState.RUNNING]
-    return list(Campaign.objects.filter(state__in=alive).order_by("id").values_list("pk", flat=True))
+def due_campaigns(now: datetime) -> list[int]:
+    """Campaigns that a tick may have something to do for, in the order in which they take free places."""
+    alive = Campaign.objects.filter(state__in=LIVE).values_list("pk", "priority", "crowded_since")
+    return in_turn(
+        [
+            Turn(pk, priority, fleet_seconds(max(now - since, timedelta())) if since else 0.0)
+            for pk, priority, since in alive
+        ]
+    )
 
 
 @transaction.atomic
@@ -50,21 +78,82 @@ def tick(*, campaign_id: int, now: datetime) -> bool:
     if campaign.state == CampaignState.SCHEDULED and (campaign.starts_at is None or campaign.starts_at <= now):
         first: dict[str, Any] = {} if campaign.started_at else {"started_at": now, "sequence": next_sequence()}
         # Drawn now and not with the plan: one that was planned earlier and starts later must win over what ran between.
-        set_state(campaign, CampaignState.RUNNING, **first)
+        set_state(campaign, CampaignState.RUNNING, by=Actor.ENGINE, **first)
+    _leave_to_newer(campaign, now)
+    _let_silent(campaign, now)
     if campaign.state == CampaignState.RUNNING:
-        _let_silent(campaign, now)
-        _advance(campaign, now)
+        zones = _open_zones(campaign, now)
+        if zones is not None:
+            _close_windows(campaign, zones, now)
+        ending = campaign.ends_at is not None and campaign.ends_at <= now
+        if campaign.membership == Membership.DYNAMIC and not ending:
+            follow_filter(campaign, now=now)
+        _advance(campaign, zones, now, ending=ending)
+        _hold_activation(campaign, now)
     return True
+
+
+def _open_zones(campaign: Campaign, now: datetime) -> list[str] | None:
+    """Time zones of nodes whose transfer window is open; None where the campaign has no windows."""
+    calendar = Calendar.read(campaign.windows)
+    if not calendar.transfer and not calendar.blackout:
+        return None
+    return open_zones(calendar, at=now, zones=time_zones())
+
+
+def _leave_to_newer(campaign: Campaign, now: datetime) -> None:
+    newer = Campaign.objects.filter(state=CampaignState.RUNNING, sequence__gt=campaign.sequence)
+    if campaign.state == CampaignState.RUNNING:
+        newer = newer.filter(priority__gt=campaign.priority)
+    # Asked first, since the look at every open update is worth it for few campaigns.
+    if campaign.state == CampaignState.SCHEDULED or not newer.exists():
+        return
+    pairs = outdone(campaign, now=now, most=CHUNK)
+    move([pk for pk, _ in pairs], NodeUpdateState.CANCELLED, now=now, by=Actor.ENGINE, cause="superseded")
+    _cancel(pairs, now)
+
+
+def _hold_activation(campaign: Campaign, now: datetime) -> None:
+    """Keeps nodes from switching outside the activation window, and lets them inside; a chunk of each a tick."""
+    calendar = Calendar.read(campaign.windows)
+    if not calendar.activation and not calendar.blackout:
+        return
+    opened = [zone for zone in time_zones() if calendar.activation_open(now, zone)]
+    on_the_air = campaign.node_updates.filter(state__in=ON_THE_AIR).values("pk")
+    mine = Delivery.objects.filter(reference__in=on_the_air, state__in=OPEN_DELIVERY, offering__isnull=False)
+    in_window = Q(node__time_zone__in=opened)
+    for held, wrong in ((True, mine.filter(~in_window, held=False)), (False, mine.filter(in_window, held=True))):
+        if ids := list(wrong.order_by("pk").values_list("pk", flat=True)[:CHUNK]):
+            hold_deliveries(deliveries=ids, held=held)
+
+
+def _close_windows(campaign: Campaign, zones: list[str], now: datetime) -> None:
+    """Takes back offers that no node has begun where the window has closed; a transfer under way goes on."""
+    offered = campaign.node_updates.filter(state=NodeUpdateState.OFFERED).exclude(node__time_zone__in=zones)
+    pairs = list(offered.order_by("id").values_list("pk", "node__link")[:CHUNK])
+    moved = move(
+        [pk for pk, _ in pairs],
+        NodeUpdateState.PLANNED,
+        now=now,
+        by=Actor.ENGINE,
+        cause="window-closed",
+        keep_deadline=True,
+    )
+    deadlines.stop([item.node_update_id for item in moved], now=now)
+    _cancel(pairs, now)
 
 
 def _let_silent(campaign: Campaign, now: datetime) -> None:
     # What a node has said and nobody has drained yet is not silence.
     unheard = LinkEvent.objects.filter(node=OuterRef("node"), drained_at=None)
-    due = campaign.node_updates.filter(~Exists(unheard), due_at__lte=now, state__in=OPEN_STATES).order_by("id")
-    for state, cause in ((NodeUpdateState.OFFERED, "no-contact"), (None, "no-progress")):
-        part = due.filter(state=state) if state else due.exclude(state=NodeUpdateState.OFFERED)
-        pairs = list(part.values_list("pk", "node__link")[:BATCH])
-        move([pk for pk, _ in pairs], NodeUpdateState.SILENT, now=now, cause=cause)
+    due = campaign.node_updates.filter(~Exists(unheard), due_at__lte=now).order_by("id")
+    parts = [([NodeUpdateState.TRANSFERRING, *ON_THE_NODE], "no-progress"), ([NodeUpdateState.OFFERED], "no-contact")]
+    if campaign.state != CampaignState.RUNNING:
+        # A pause has withdrawn what was on the air; what is whole on a node goes on there, and so does its timer.
+        parts = [(ON_THE_NODE, "no-progress")]
+    for states, cause in parts:
+        pairs = list(due.filter(state__in=states).values_list("pk", "node__link")[:BATCH])
+        move([pk for pk, _ in pairs], NodeUpdateState.SILENT, now=now, by=Actor.ENGINE, cause=cause)
         _cancel(pairs, now)
 
 
@@ -76,33 +165,49 @@ def _cancel(pairs: list[tuple[int, str]], now: datetime) -> None:
         link_for(kind).cancel(references=references, now=now)
 
 
-def _advance(campaign: Campaign, now: datetime) -> None:
+def _advance(campaign: Campaign, zones: list[str] | None, now: datetime, *, ending: bool) -> None:
     waves = list(campaign.waves.order_by("index"))
     current = next((wave for wave in waves if wave.state != WaveState.PASSED), None)
     if current is None:
-        set_state(campaign, CampaignState.FINISHED, ended_at=now)
+        set_state(campaign, CampaignState.FINISHED, by=Actor.ENGINE, ended_at=now)
         return
-    if current.state == WaveState.WAITING:
-        Wave.objects.filter(pk=current.pk, state=WaveState.WAITING).update(state=WaveState.OPEN, opened_at=now)
-        current.refresh_from_db()
-    tallies = sum_tallies([wave.pk for wave in waves if wave.index <= current.index])
+    if current.state == WaveState.WAITING and not ending:
+        set_wave_state(current, WaveState.OPEN, by=Actor.ENGINE, opened_at=now)
+    opened = [wave for wave in waves if wave.index <= current.index]
+    tallies = sum_tallies([wave.pk for wave in opened])
     unended = sum(tallies.get(state, 0) for state in (NodeUpdateState.PLANNED, *OPEN_STATES))
     soaked = current.state == WaveState.SOAKING and current.soak_until is not None and now >= current.soak_until
-    if not _gate_allows(campaign, current, tallies, ended=not unended, now=now):
+    if not _gate_allows(campaign, current, tallies, ended=not unended and not ending, now=now):
         return
-    if unended:
-        _offer_batch(campaign, current, now)
+    if ending:
+        _end(campaign, now)
+    elif unended:
+        _offer_batch(campaign, opened, zones, now)
     elif current.state == WaveState.OPEN:
-        _soak(current, now)
-    elif soaked:
-        Wave.objects.filter(pk=current.pk).update(state=WaveState.PASSED)
-        _advance(campaign, now)
+        set_wave_state(current, WaveState.SOAKING, by=Actor.ENGINE, soak_until=now + fleet_time(current.soak_s))
+    elif soaked and not (current is waves[-1] and _stands(campaign)):
+        set_wave_state(current, WaveState.PASSED, by=Actor.ENGINE)
+        _advance(campaign, zones, now, ending=False)
 
 
-def _soak(wave: Wave, now: datetime) -> None:
-    Wave.objects.filter(pk=wave.pk, state=WaveState.OPEN).update(
-        state=WaveState.SOAKING, soak_until=now + fleet_time(wave.soak_s)
-    )
+def _stands(campaign: Campaign) -> bool:
+    """A dynamic campaign with an end takes nodes in until then, also after all that it had are done."""
+    return campaign.membership == Membership.DYNAMIC and campaign.ends_at is not None
+
+
+def _end(campaign: Campaign, now: datetime) -> None:
+    """Its end has come: a chunk a tick of what was never offered, and of what is open where it is to be withdrawn."""
+    left = cancel_planned(campaign, now=now, by=Actor.ENGINE, cause="end-reached")
+    if campaign.end_behaviour == EndBehaviour.CANCEL:
+        pairs = list(campaign.node_updates.filter(state__in=OPEN_STATES).values_list("pk", "node__link")[:CHUNK])
+        _cancel(pairs, now)
+        left += len(
+            move([pk for pk, _ in pairs], NodeUpdateState.CANCELLED, now=now, by=Actor.ENGINE, cause="end-reached")
+        )
+    unended = Q(state__in=[NodeUpdateState.PLANNED, *OPEN_STATES])
+    if not left and not campaign.node_updates.filter(unended).exists():
+        reason = f"Its end was reached at {campaign.ends_at:%Y-%m-%d %H:%M} UTC."
+        set_state(campaign, CampaignState.FINISHED, by=Actor.ENGINE, reason=reason, ended_at=now)
 
 
 def _gate_allows(campaign: Campaign, wave: Wave, tallies: dict[str, int], *, ended: bool, now: datetime) -> bool:
@@ -123,10 +228,10 @@ def _gate_allows(campaign: Campaign, wave: Wave, tallies: dict[str, int], *, end
         return True
     reason = f"Wave {wave.index + 1}: {verdict.reason}."
     if verdict.decision == "halt":
-        Wave.objects.filter(pk=wave.pk).update(state=WaveState.HALTED)
-        set_state(campaign, CampaignState.HALTED, reason=reason)
+        set_wave_state(wave, WaveState.HALTED, by=Actor.ENGINE)
+        set_state(campaign, CampaignState.HALTED, by=Actor.ENGINE, reason=reason)
     else:
-        set_state(campaign, CampaignState.PAUSED, reason=reason)
+        set_state(campaign, CampaignState.PAUSED, by=Actor.ENGINE, reason=reason)
     withdraw(campaign, now=now, states=ON_THE_AIR)
     return False
 
@@ -138,22 +243,35 @@ def _accepted_before(wave: Wave) -> dict[str, int]:
     return dict(last.verdict["accepted"]["tallies"]) if last is not None and last.verdict else {}
 
 
-def _offer_batch(campaign: Campaign, wave: Wave, now: datetime) -> None:
+def _offer_batch(campaign: Campaign, waves: list[Wave], zones: list[str] | None, now: datetime) -> None:
     if _patches_pending(campaign):
         return
-    planned = (
-        NodeUpdate.objects.filter(wave__campaign=campaign, wave__index__lte=wave.index, state=NodeUpdateState.PLANNED)
-        .exclude(node__node_updates__state__in=OPEN_STATES)
-        .order_by("id")[:BATCH]
-    )
-    moved = move(
-        list(planned.values_list("pk", flat=True)),
-        NodeUpdateState.OFFERED,
-        now=now,
-        due_at=now + fleet_time(campaign.offer_timeout_s),
-    )
-    hand_over(campaign, [item.node_update_id for item in moved], now=now)
-    _hand_over_again(campaign, now)
+    tallies = tallies_of([wave.pk for wave in waves])
+    opened = {wave.pk: sum(tallies[wave.pk].get(state, 0) for state in OPEN_STATES) for wave in waves}
+    room = Room(campaign.limits, open_in_campaign=sum(opened.values()))
+    offered = 0
+    for wave in waves:
+        room.enter_wave(open_in_wave=opened[wave.pk])
+        if not tallies[wave.pk].get(NodeUpdateState.PLANNED) or zones == []:
+            continue
+        found = look(campaign, wave, room=room, zones=zones, most=BATCH - offered, now=now)
+        move(found.superseded, NodeUpdateState.CANCELLED, now=now, by=Actor.ENGINE, cause="superseded")
+        move(found.current, NodeUpdateState.SKIPPED, now=now, by=Actor.ENGINE, cause="already-current")
+        moved = move(found.offer, NodeUpdateState.OFFERED, now=now, by=Actor.ENGINE, timeout_s=campaign.offer_timeout_s)
+        ids = [item.node_update_id for item in moved]
+        deadlines.go_on(ids, now=now)
+        hand_over(campaign, ids, now=now)
+        offered += len(found.offer)
+    _note_crowding(campaign, room, now)
+    _hand_over_again(campaign, zones, now)
+
+
+def _note_crowding(campaign: Campaign, room: Room, now: datetime) -> None:
+    """Since when it finds no place: that is its age in the order of turns, and ends with the turn it had."""
+    since = (campaign.crowded_since or now) if room.crowded and not room.had_its_turn else None
+    if since != campaign.crowded_since:
+        Campaign.objects.filter(pk=campaign.pk).update(crowded_since=since)
+        campaign.crowded_since = since
 
 
 def _patches_pending(campaign: Campaign) -> bool:
@@ -161,7 +279,7 @@ def _patches_pending(campaign: Campaign) -> bool:
     return Patch.objects.filter(state=PatchState.WAITING, pk__in=campaign.plan["patches"]).exists()
 
 
-def _hand_over_again(campaign: Campaign, now: datetime) -> None:
+def _hand_over_again(campaign: Campaign, zones: list[str] | None, now: datetime) -> None:
     """What no link holds any more: withdrawn by a halt that was lifted, or the node had been given up and came back."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -169,11 +287,13 @@ def _hand_over_again(campaign: Campaign, now: datetime) -> None:
             " AND NOT EXISTS (SELECT 1 FROM devices_delivery d WHERE d.reference = n.id AND d.state <> 'cancelled'"
             # The command that was refused; the patch instead of it may have been withdrawn.
             " AND NOT (n.method = 'patch' AND d.command IS NOT NULL))"
+            " AND (%s::text[] IS NULL OR EXISTS (SELECT 1 FROM devices_node o WHERE o.id = n.node_id"
+            " AND o.time_zone = ANY(%s)))"
             " ORDER BY n.id LIMIT %s",
-            [campaign.pk, BATCH],
+            [campaign.pk, zones, zones, BATCH],
         )
         ids = [row[0] for row in cursor.fetchall()]
-    NodeUpdate.objects.filter(pk__in=ids).update(due_at=now + fleet_time(campaign.offer_timeout_s))
+    deadlines.renew(ids, states=ON_THE_AIR, timeout_s=campaign.offer_timeout_s, now=now)
     hand_over(campaign, ids, now=now)
 
 
@@ -195,4 +315,3 @@ def hand_over(campaign: Campaign, ids: Sequence[int], *, now: datetime) -> None:
         elif first.image is not None and first.node.firmware_build is not None:
             bundles = bundles_for(campaign=campaign, image=first.image, firmware=first.node.firmware_build)
             link.offer(bundles=bundles, nodes=recipients, now=now)
-    NodeUpdate.objects.filter(pk__in=ids).update(attempts=F("attempts") + 1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 
 from devices.models import UNPROVED, LinkEvent, LinkEventKind
 from devices.wire import NodeState, StateReport
-from fleet.clock import fleet_time
+from updates.causes import RETRYABLE
 from updates.models import Method, NodeUpdate
-from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
+from updates.states import OPEN_STATES, Actor, CampaignState, NodeUpdateState
 
 REPORTED = {
     NodeState.RECEIVING: NodeUpdateState.TRANSFERRING,
@@ -28,51 +27,68 @@ class Step:
     """A move that an event asks for; `sources` narrows the states that it may start from."""
 
     to_state: NodeUpdateState
+    by: Actor
     cause: str = ""
-    due_at: datetime | None = None
+    timeout_s: float | None = None
     sources: tuple[NodeUpdateState, ...] | None = None
 
 
-def judge(*, event: LinkEvent, report: StateReport | None, update: NodeUpdate, held: str, now: datetime) -> Step | None:
+def judge(*, event: LinkEvent, report: StateReport | None, update: NodeUpdate, held: str) -> Step | None:
     """`held` is what the node is known to run by now; `report` the decoded report of a REPORT event.
 
-    An aborted campaign moves nothing any more. A finished one ends what it had given up, but opens nothing: nobody
-    would tick it to an end.
+    An aborted campaign moves nothing any more. A finished one ends what it had given up, but opens and plans nothing:
+    nobody would tick it to an end.
     """
-    if update.campaign.state == CampaignState.ABORTED:
+    if update.campaign.state == CampaignState.ABORTED or _of_an_earlier_attempt(event, update):
         return None
-    step = _judge(event=event, report=report, update=update, held=held, now=now)
-    if step is not None and update.campaign.state == CampaignState.FINISHED and step.to_state in OPEN_STATES:
-        return None
+    step = _judge(event=event, report=report, update=update, held=held)
+    if update.campaign.state == CampaignState.FINISHED:
+        return None if step is not None and step.to_state in OPEN_STATES else step
+    return _another_attempt(step, update) if step is not None else None
+
+
+def _of_an_earlier_attempt(event: LinkEvent, update: NodeUpdate) -> bool:
+    """What a link saw before this attempt could begin. What a node runs counts whenever it was seen."""
+    return update.not_before is not None and event.at < update.not_before and event.kind != LinkEventKind.HOLDS
+
+
+def _another_attempt(step: Step, update: NodeUpdate) -> Step:
+    """A failure that may pass plans the update again, while the campaign allows another attempt.
+
+    Only FAILED: a node that rejects will reject again, and one that reverted has used the sequence up.
+    """
+    may_pass = step.to_state == NodeUpdateState.FAILED and step.cause in RETRYABLE
+    if may_pass and update.attempts + 1 < update.campaign.maximum_attempts:
+        return replace(step, to_state=NodeUpdateState.PLANNED)
     return step
 
 
-def _judge(
-    *, event: LinkEvent, report: StateReport | None, update: NodeUpdate, held: str, now: datetime
-) -> Step | None:
-    due = now + fleet_time(update.campaign.progress_timeout_s)
+def _judge(*, event: LinkEvent, report: StateReport | None, update: NodeUpdate, held: str) -> Step | None:
+    timeout_s = update.campaign.progress_timeout_s
+    link, node = Actor.LINK, Actor.NODE
     target = update.image.digest if update.image is not None else ""
     if event.kind == LinkEventKind.PROGRESS:
-        return Step(NodeUpdateState.TRANSFERRING, due_at=due)
+        return Step(NodeUpdateState.TRANSFERRING, link, timeout_s=timeout_s)
     if event.kind == LinkEventKind.DELIVERED:
-        return Step(NodeUpdateState.STAGED, due_at=due)
+        return Step(NodeUpdateState.STAGED, link, timeout_s=timeout_s)
     if event.kind == LinkEventKind.FAILED:
         if update.method == Method.COMMAND:
             # It may have gone back before the command came; else the patch takes over, see `ingest`.
-            return Step(NodeUpdateState.CONFIRMED) if held == target else None
-        return Step(NodeUpdateState.FAILED, cause=event.cause or "failed")
+            return Step(NodeUpdateState.CONFIRMED, link) if held == target else None
+        return Step(NodeUpdateState.FAILED, link, cause=event.cause or "failed")
     if event.kind == LinkEventKind.HOLDS:
-        return Step(NodeUpdateState.CONFIRMED) if target and event.digest == target else None
+        return Step(NodeUpdateState.CONFIRMED, node) if target and event.digest == target else None
     if event.kind == LinkEventKind.REPORT and report is not None and event.cause != UNPROVED:
-        return _judge_report(report, update, target=target, held=held, due=due)
+        return _judge_report(report, update, target=target, held=held)
     return None
 
 
-def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held: str, due: datetime) -> Step | None:
+def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held: str) -> Step | None:
+    node = Actor.NODE
     if update.method == Method.COMMAND:
         # The revert command has no sequence of its own: where the node stands is the proof.
         back = report.state == NodeState.REVERTED and report.active_prefix.hex() == target[:8]
-        return Step(NodeUpdateState.CONFIRMED) if back else None
+        return Step(NodeUpdateState.CONFIRMED, node) if back else None
     own_sequence = report.sequence_low == update.campaign.sequence & 0xFF
     if report.state == NodeState.CONFIRMED:
         return _judge_success(target=target, held=held) if own_sequence else None
@@ -80,17 +96,20 @@ def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held:
     if to_state is None:
         return None
     if to_state in OPEN_STATES:
-        return Step(to_state, due_at=due) if own_sequence else None
-    if own_sequence:
-        return Step(to_state, cause=report.cause.label)
-    # A bundle that was refused or never became whole leaves the sequence of the one before.
+        return Step(to_state, node, timeout_s=update.campaign.progress_timeout_s) if own_sequence else None
+    if own_sequence and not (update.attempts and to_state == NodeUpdateState.FAILED):
+        return Step(to_state, node, cause=report.cause.label)
+    # A bundle that was refused or never became whole leaves the sequence of the one before; and until a node begins
+    # another attempt, it repeats how the last one failed.
     if to_state not in (NodeUpdateState.FAILED, NodeUpdateState.REJECTED):
         return None
     gave_up_later = update.received_bytes > 0 or update.cause == "no-progress"
     sources = (*BEGUN, NodeUpdateState.SILENT) if gave_up_later else BEGUN
-    return Step(to_state, cause=report.cause.label, sources=sources)
+    return Step(to_state, node, cause=report.cause.label, sources=sources)
 
 
 def _judge_success(*, target: str, held: str) -> Step:
     """Success is what the node runs, not what it says: links read the whole digest before each such report."""
-    return Step(NodeUpdateState.CONFIRMED) if held == target else Step(NodeUpdateState.FAILED, cause="claims-success")
+    if held == target:
+        return Step(NodeUpdateState.CONFIRMED, Actor.NODE)
+    return Step(NodeUpdateState.FAILED, Actor.NODE, cause="claims-success")

@@ -13,16 +13,19 @@ from typing import Any
 from zoneinfo import available_timezones
 
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
 from devices.links import LINKS
 from devices.links.base import RadioFacts
 from devices.models import FirmwareBuild, HardwareProfile, Node
 from fleet.audit.models import record
 from fleet.sealing import seal
+from updates.campaigns import penalties
 from updates.campaigns import waves as wave_assignment
 from updates.campaigns.costs import Costs
 from updates.campaigns.eligibility import Choice, NodeKind, choose, images_of
 from updates.campaigns.gates import GatePolicy
+from updates.campaigns.terms import PlanRefused, promised, read_terms
 from updates.models import Campaign, Method, ModelImage, ModelVersion, Patch, Tally, Wave
 from updates.node_filter import nodes_matching
 from updates.patches.revert import PREIMAGE_BYTES
@@ -31,16 +34,10 @@ from updates.states import NodeUpdateState, PatchState
 
 REVERT_PURPOSE = "revert-preimage"
 EXAMPLES = 3
+# Keys of a plan that do not depend on the sizes of patches.
+KEPT = ("members", "patches", "terms", "conflicts")
 # How a node is heard, and the region of one that was not heard yet.
 RADIO_COLUMNS = ("radio__region", "radio__data_rate", "radio__gateway_id", "lorawan__region")
-
-
-class PlanRefused(ValueError):
-    """The campaign cannot be planned: `field` is what to change, `fix` how."""
-
-    def __init__(self, field: str, message: str, fix: str) -> None:
-        super().__init__(f"{message} {fix}")
-        self.field, self.message, self.fix = field, message, fix
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,10 @@ def create_campaign(
     now: datetime,
     idempotency_key: str | None = None,
     time_zone: str = "UTC",
-    offer_timeout_s: int = 3 * 24 * 3600,
-    progress_timeout_s: int = 24 * 3600,
+    **terms: Any,
 ) -> Campaign:
-    """A draft with its plan, its waves and one row a node. `waves`: cumulative `percent` and `soak_s` each.
+    """A draft with its plan, its waves and one row a node. `waves`: cumulative `percent` and `soak_s` each; `terms`: see
+    `terms.read_terms`.
 
     The same idempotency key gives the same campaign again. Raises PlanRefused; a filter's QueryError passes through.
     """
@@ -98,10 +95,9 @@ def create_campaign(
         time_zone=checked_zone(time_zone),
         created_by=actor,
         idempotency_key=idempotency_key or None,
-        offer_timeout_s=offer_timeout_s,
-        progress_timeout_s=progress_timeout_s,
+        **read_terms(terms, starts_at=starts_at, now=now),
     )
-    members = list(members_of(campaign, images, now=now))
+    members = list(members_among(nodes_matching(node_filter, now=now), images=images, now=now))
     if not members:
         raise PlanRefused("node_filter", f"No node matches {node_filter!r}.", "Widen the filter.")
     store_plan(campaign=campaign, members=members, waves=waves, now=now)
@@ -134,18 +130,19 @@ def checked_zone(name: str) -> str:
     return name
 
 
-def members_of(campaign: Campaign, images: list[ModelImage], *, now: datetime) -> Iterator[Member]:
-    """Each node that the campaign's filter matches now, with its image or the reason for none. Raises QueryError."""
+def members_among(nodes: QuerySet[Node], *, images: list[ModelImage], now: datetime) -> Iterator[Member]:
+    """What each of these nodes gets, or why nothing: a fixed number of queries for any number of nodes."""
     profiles = HardwareProfile.objects.in_bulk()
     firmware = FirmwareBuild.objects.in_bulk()
+    in_penalty_box = penalties.boxed(now=now)
     choices: dict[NodeKind, Choice] = {}
     columns = (
         *("id", "endpoint", "link", "active_digest"),
         *RADIO_COLUMNS,
         *("profile_id", "firmware_build_id", "slot_bytes", "sram_bytes", "reserved_sram_bytes"),
     )
-    nodes = nodes_matching(campaign.node_filter, now=now).order_by("id").values_list(*columns)
-    for node_id, endpoint, link, active_digest, *rest in nodes.iterator(chunk_size=5000):
+    rows = nodes.order_by("id").values_list(*columns)
+    for node_id, endpoint, link, active_digest, *rest in rows.iterator(chunk_size=5000):
         radio, kind = _radio(rest[: len(RADIO_COLUMNS)]), NodeKind(*rest[len(RADIO_COLUMNS) :])
         if kind not in choices:
             build = firmware.get(kind.firmware_build_id) if kind.firmware_build_id is not None else None
@@ -153,6 +150,8 @@ def members_of(campaign: Campaign, images: list[ModelImage], *, now: datetime) -
         choice, stratum = choices[kind], (kind.profile_id, link)
         if link not in LINKS:
             choice = Choice(None, "no-link", f"This installation has no link for {link} nodes.")
+        if choice.image is not None and node_id in in_penalty_box:
+            choice = Choice(None, "penalty-box", penalties.reason())
         if choice.image is not None and choice.image.digest == active_digest:
             why = "These nodes run the image already."
             yield Member(node_id, endpoint, active_digest, stratum, None, "already-current", why)
@@ -188,13 +187,17 @@ def store_plan(*, campaign: Campaign, members: list[Member], waves: Sequence[Map
         )
     except (ValueError, TypeError, KeyError) as error:
         raise PlanRefused("waves", f"{error}.", "Give each wave a percent and a soak_s.") from error
-    campaign.plan = {"members": _members_digest(members, index_of), "patches": _ask_for_patches(reached)}
+    campaign.plan = {"members": _members_digest(members, index_of), "patches": ask_for_patches(reached)}
     campaign.save()
     rows = Wave.objects.bulk_create(
         Wave(campaign=campaign, index=index, percent=float(wave["percent"]), soak_s=int(wave.get("soak_s", 0)))
         for index, wave in enumerate(waves)
     )
-    _copy_node_updates(campaign, rows, members, index_of, now)
+    counts = copy_node_updates(campaign, rows, members, index_of, now)
+    Tally.objects.bulk_create(
+        Tally(wave=wave, state=state, count=counts[wave.pk, state]) for wave in rows for state in NodeUpdateState.values
+    )
+    campaign.plan |= promised(campaign, now=now)
     summarize(campaign=campaign, members=members, index_of=index_of, waves=rows)
     campaign.save(update_fields=["plan", "plan_hash"])
 
@@ -208,7 +211,7 @@ def _members_digest(members: list[Member], index_of: Mapping[int, int]) -> str:
     return digest.hexdigest()
 
 
-def _ask_for_patches(reached: list[Member]) -> list[int]:
+def ask_for_patches(reached: list[Member]) -> list[int]:
     """Keys of the patches that the campaign waits for, forward and reverse: the way back exists before the first
     node goes forward."""
     wanted = []
@@ -220,9 +223,10 @@ def _ask_for_patches(reached: list[Member]) -> list[int]:
     return wanted
 
 
-def _copy_node_updates(
+def copy_node_updates(
     campaign: Campaign, waves: list[Wave], members: list[Member], index_of: Mapping[int, int], now: datetime
-) -> None:
+) -> Counter[tuple[int, str]]:
+    """One row a member, planned or skipped; how many of each in each wave (by id). Tallies are the caller's."""
     counts: Counter[tuple[int, str]] = Counter()
     with connection.cursor() as cursor:
         statement = (
@@ -237,11 +241,7 @@ def _copy_node_updates(
                 image_id = member.image.pk if member.image else None
                 row = (campaign.pk, wave.pk, member.node_id, image_id, str(member.method), str(state))
                 copy.write_row((*row, member.cause, member.base_digest, 0, 0, 0, now))
-    Tally.objects.bulk_create(
-        Tally(wave=wave, state=state, count=counts[wave.pk, state])
-        for wave in waves
-        for state in NodeUpdateState.values
-    )
+    return counts
 
 
 def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[int, int], waves: Sequence[Wave]) -> None:
@@ -302,8 +302,7 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
             {"index": wave.index, "percent": wave.percent, "nodes": in_wave[wave.index], "soak_s": wave.soak_s}
             for wave in waves
         ],
-        "members": campaign.plan["members"],
-        "patches": campaign.plan["patches"],
+        **{key: campaign.plan[key] for key in KEPT if key in campaign.plan},
     }
     campaign.plan_hash = hash_of(campaign.plan)
 

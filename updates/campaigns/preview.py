@@ -12,9 +12,10 @@ from devices.models import HardwareProfile
 from devices.query.language import MAXIMUM_LENGTH
 from updates.campaigns import waves as wave_assignment
 from updates.campaigns.eligibility import images_of
-from updates.campaigns.plan import Member, PlanRefused, checked_gate, members_of, summarize
+from updates.campaigns.plan import Member, PlanRefused, checked_gate, members_among, summarize
 from updates.campaigns.plan_warnings import plan_warnings
 from updates.models import Campaign, ModelVersion, Wave
+from updates.node_filter import nodes_matching
 
 # Which node is in which wave is drawn when the plan is stored; a preview draws with a salt of its own.
 _SALT = "preview"
@@ -43,7 +44,7 @@ def preview(
     if not images:
         raise PlanRefused("version", f"{version} has no image that passed validation.", "Build it until it is ready.")
     campaign = Campaign(version=version, node_filter=node_filter, gate=checked_gate(gate), salt=_SALT)
-    members = list(members_of(campaign, images, now=now))
+    members = list(members_among(nodes_matching(node_filter, now=now), images=images, now=now))
     if not members:
         raise PlanRefused("node_filter", f"No node matches {node_filter!r}.", "Widen the filter.")
     try:

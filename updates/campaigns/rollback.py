@@ -9,6 +9,7 @@ from django.db import transaction
 from devices.models import Delivery, DeliveryState
 from fleet.audit.models import record
 from updates.campaigns.actions import ActionRefused, approve, end, locked, start
+from updates.campaigns.fairness import PRIORITY_HIGHEST
 from updates.campaigns.plan import Member, new_campaign, radio_of, store_plan
 from updates.models import Campaign, CampaignKind, Method, ModelImage, NodeUpdate
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
@@ -46,6 +47,8 @@ def roll_back(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
         created_by=actor,
         offer_timeout_s=campaign.offer_timeout_s,
         progress_timeout_s=campaign.progress_timeout_s,
+        # The way back waits for no window, no limit and no other campaign.
+        priority=PRIORITY_HIGHEST,
     )
     store_plan(campaign=rollback, members=members, waves=[{"percent": 100, "soak_s": 0}], now=now)
     record(actor=actor, action="campaign.rollback", subject=campaign, after={"rollback": rollback.pk})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,10 +11,11 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import Sum
 from psycopg.errors import LockNotAvailable
 
+from updates.campaigns import deadlines
 from updates.models import Tally
-from updates.states import OPEN_STATES, REACHED_FROM, NodeUpdateState
+from updates.states import NODE_UPDATE, OPEN_STATES, Actor, NodeUpdateState
 
-_MOVE = """
+_MOVE = f"""
 WITH old AS (
     SELECT id, state, wave_id FROM updates_nodeupdate n
     WHERE id = ANY(%(ids)s) AND state = ANY(%(sources)s)
@@ -23,7 +24,9 @@ WITH old AS (
         WHERE other.node_id = n.node_id AND other.id <> n.id AND other.state = ANY(%(open)s)))
     ORDER BY id FOR UPDATE
 ), moved AS (
-    UPDATE updates_nodeupdate n SET state = %(state)s, cause = %(cause)s, changed_at = %(now)s, due_at = %(due)s
+    UPDATE updates_nodeupdate n SET state = %(state)s, cause = %(cause)s, changed_at = %(now)s,
+        due_at = CASE WHEN %(keep_deadline)s THEN n.due_at WHEN %(timeout_s)s::float8 IS NULL THEN NULL
+            ELSE {deadlines.DEADLINE} END
     FROM old WHERE n.id = old.id
     RETURNING n.id, n.campaign_id, n.node_id, n.wave_id, old.state AS from_state
 ), event AS (
@@ -31,7 +34,7 @@ WITH old AS (
     SELECT %(now)s, campaign_id, node_id, id, from_state, %(state)s, %(cause)s FROM moved
 )
 SELECT id, wave_id, from_state FROM moved
-"""
+"""  # noqa: S608 - our own text
 
 _COUNT = """
 WITH locked AS (SELECT id FROM updates_tally WHERE wave_id = ANY(%(waves)s) ORDER BY id FOR UPDATE)
@@ -96,41 +99,47 @@ def move(
     to_state: NodeUpdateState,
     *,
     now: datetime,
+    by: Actor,
     cause: str = "",
-    due_at: datetime | None = None,
+    timeout_s: float | None = None,
+    keep_deadline: bool = False,
     sources: Sequence[str] | None = None,
 ) -> list[Moved]:
     """Moves those of `ids` that stand in a state from which `to_state` may be reached; the others stay, silently.
 
-    A node that has another open update stays too: the newer campaign waits. Call within a transaction.
+    `timeout_s`: fleet seconds until silence counts, see `deadlines`. A node that has another open update stays too. Call
+    within a transaction. Raises ValueError where the state machine lets `by` not go to `to_state` for this cause.
     """
+    allowed = NODE_UPDATE.sources(to_state, by=by, cause=cause)
+    if sources is not None:
+        allowed = [state for state in allowed if state in sources]
     if not ids:
         return []
-    allowed = [state for state in REACHED_FROM[to_state] if sources is None or state in sources]
     with connection.cursor() as cursor:
         cursor.execute(
             _MOVE,
-            {
+            deadlines.arguments(now=now, timeout_s=timeout_s)
+            | {
                 "ids": list(ids),
                 "sources": [str(state) for state in allowed],
                 "opens": to_state in OPEN_STATES,
                 "open": [str(state) for state in OPEN_STATES],
                 "state": str(to_state),
                 "cause": cause,
-                "now": now,
-                "due": due_at,
+                "keep_deadline": keep_deadline,
             },
         )
         moved = [Moved(*row) for row in cursor.fetchall()]
-    _count(Counter((item.wave_id, item.from_state) for item in moved), str(to_state))
+    changes: Counter[tuple[int, str]] = Counter()
+    for item in moved:
+        changes[item.wave_id, item.from_state] -= 1
+        changes[item.wave_id, str(to_state)] += 1
+    count(changes)
     return moved
 
 
-def _count(left: Counter[tuple[int, str]], to_state: str) -> None:
-    changes: Counter[tuple[int, str]] = Counter()
-    for (wave_id, state), number in left.items():
-        changes[wave_id, state] -= number
-        changes[wave_id, to_state] += number
+def count(changes: Mapping[tuple[int, str], int]) -> None:
+    """Adds to the tallies of (wave id, state), in one statement, rows locked in key order."""
     if not changes:
         return
     keys = sorted(changes)
@@ -150,3 +159,11 @@ def sum_tallies(wave_ids: list[int]) -> dict[str, int]:
     """Node updates by state over these waves, states without any left out."""
     sums = Tally.objects.filter(wave__in=wave_ids).values_list("state").annotate(total=Sum("count"))
     return {state: total for state, total in sums if total}
+
+
+def tallies_of(wave_ids: list[int]) -> dict[int, dict[str, int]]:
+    """Node updates by wave and state."""
+    tallies: dict[int, dict[str, int]] = {wave_id: {} for wave_id in wave_ids}
+    for wave_id, state, number in Tally.objects.filter(wave__in=wave_ids).values_list("wave_id", "state", "count"):
+        tallies[wave_id][state] = number
+    return tallies

@@ -31,3 +31,9 @@ def assign(*, salt: str, nodes: Iterable[tuple[int, Hashable]], percents: Sequen
         for rank, node_id in enumerate(members):
             waves[node_id] = next(index for index, end in enumerate(ends) if rank < end)
     return waves
+
+
+def wave_of(*, salt: str, node_id: int, percents: Sequence[float]) -> int:
+    """The wave of a node that joins later, by its hash alone: it has no rank among nodes that were planned before it."""
+    share = 100 * position(salt, node_id) / 2**64
+    return next((index for index, percent in enumerate(percents) if share < percent), len(percents) - 1)

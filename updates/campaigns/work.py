@@ -24,7 +24,7 @@ def tick_all(*, now: datetime) -> None:
     """Looks at each campaign that may have something due. One that fails must not keep the others waiting."""
     took: dict[str, float] = {}
     began_all = time.monotonic()
-    for campaign_id in due_campaigns():
+    for campaign_id in due_campaigns(now):
         began = time.monotonic()
         with structlog.contextvars.bound_contextvars(campaign_id=campaign_id):
             try:

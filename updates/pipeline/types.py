@@ -57,6 +57,7 @@ class Profile:
     flash_write_bytes: int = 8
     rtos: str = "zephyr"
     deadline_ms: float | None = None
+    slot_read_bytes_per_second: int = 40_000_000
 
     @property
     def arena_limit_bytes(self) -> int:
@@ -64,13 +65,38 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What one operator has to do. passes: how many output positions its weights serve. weight_bytes: as stored."""
+
+    operator: str
+    macs: int
+    values: int
+    weight_bytes: int
+    passes: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one inference. cycles, milliseconds: least, likely, most. basis: where the cycles a MAC come from."""
+
+    macs: int
+    weight_bytes: int
+    cycles: tuple[int, int, int]
+    milliseconds: tuple[float, float, float]
+    evidence: str
+    basis: str
+
+
+@dataclass(frozen=True)
 class Image:
-    """The exact bytes of a model slot. `arena_bytes` is the smallest arena in which TFLM ran it here (x86-64)."""
+    """The exact bytes of a model slot. `arena_bytes` is the smallest arena in which TFLM ran it here (x86-64);
+    `arena_estimates` is what a 32-bit core needs, by kernel library."""
 
     target: TargetClass
     data: bytes
     digest: str
     arena_bytes: int
+    arena_estimates: dict[str, int]
     operators: tuple[str, ...]
     input_shape: tuple[int, ...]
     input_type: str
@@ -82,6 +108,7 @@ class Image:
     output_zero_point: int
     io_hash: str
     self_test_digest: str
+    work: tuple[Work, ...] = ()
 
 
 def io_hash(
@@ -96,7 +123,10 @@ def io_hash(
 
 @dataclass(frozen=True)
 class Fit:
-    """Verdict of an image on a profile. Every reason carries the two numbers and what to change."""
+    """Verdict of an image on a profile. Every reason carries the two numbers and what to change.
+
+    `arena_bytes` is the largest of `arena_by_evidence`, and `evidence` its name.
+    """
 
     profile: str
     fits: bool
@@ -105,7 +135,9 @@ class Fit:
     arena_bytes: int
     arena_limit_bytes: int
     evidence: str
+    arena_by_evidence: dict[str, int]
     reasons: tuple[str, ...]
+    latency: Latency | None = None
 
 
 @dataclass(frozen=True)
@@ -186,9 +218,15 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """`fits` and `reports` are keyed by image digest; `tools` are the versions of what touched the bytes."""
+    """`fits` and `reports` are keyed by image digest; `tools` are the versions of what touched the bytes.
+
+    left_out: target classes of which no image could be made, with the reason, where others could.
+    fp32_latency_ms: p50 and p99 of the baseline, one sample at a time on one thread of this machine.
+    """
 
     images: tuple[Image, ...]
     fits: dict[str, tuple[Fit, ...]]
     reports: dict[str, ValidationReport]
     tools: dict[str, str]
+    left_out: tuple[tuple[TargetClass, str], ...] = ()
+    fp32_latency_ms: tuple[float, float] | None = field(default=None, compare=False)

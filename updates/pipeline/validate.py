@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
 from updates.pipeline.convert import sqnr_db
+from updates.pipeline.statistics import wilson
 from updates.pipeline.types import Flip, Refused, SliceResult, ValidationLimits, ValidationReport, Verdict
 
 Floats = npt.NDArray[np.float32]
-_Z_95 = 1.959964
 MAXIMUM_CLASSES = 1000
 # What a report may hold of one slice: two matrices of 64 by 64 and 50 samples are some 50 KB of JSON.
 MAXIMUM_CONFUSION_CLASSES = 64
 MAXIMUM_FLIPS = 50
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927)."""
-    p, z2 = successes / n, _Z_95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z_95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def validate(slices: list[SliceResult]) -> ValidationReport:

@@ -120,7 +120,8 @@ def _events(server: NetworkServer, now: datetime) -> Iterator[Finding]:
 
 def _silent_nodes(server: NetworkServer, client: ChirpStack) -> Iterator[Finding]:
     unheard = Node.objects.filter(lorawan__server=server, radio=None).order_by("pk")
-    with_keys, without = [], []
+    with_keys: list[str] = []
+    without: list[str] = []
     for dev_eui in unheard.values_list("endpoint", flat=True)[:SILENT_EXAMPLES]:
         if not client.is_activated(dev_eui):
             (with_keys if client.has_keys(dev_eui) else without).append(dev_eui)

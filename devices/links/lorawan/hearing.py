@@ -175,8 +175,8 @@ class Hearing:
         self._append(LinkEventKind.HOLDS, at, digest=digest.hex())
         return True
 
-    def _contradicts(self, counter: int, at: datetime) -> bool:
-        """Whether the node itself told another digest than its report: all parts came in the frames right before it.
+    def _contradicts(self, report: StateReport, counter: int, at: datetime) -> bool:
+        """Whether the node claims success and itself told another digest: all parts came in the frames right before it.
 
         With a gap between them, loss has mixed parts of two digests, and they are dropped.
         """
@@ -186,7 +186,9 @@ class Hearing:
             return False
         self.device.digest_parts = {}
         digest = frames.join_digest(parts["count"], pieces)
-        if digest is None or sorted(seen for seen, _ in pieces.values()) != list(range(counter - len(pieces), counter)):
+        if report.state is not NodeState.CONFIRMED or digest is None:
+            return False
+        if sorted(seen for seen, _ in pieces.values()) != list(range(counter - len(pieces), counter)):
             return False
         self.device.holds, self.device.asks, self.device.asked_uplink = digest.hex(), 0, None
         self._append(LinkEventKind.HOLDS, at, digest=digest.hex())
@@ -201,7 +203,7 @@ class Hearing:
             self._tell_commands(report, changed=payload != before, at=at)
         proved = self._take_digest(report, at)
         if not proved and device.digest_parts and not late:
-            proved = self._contradicts(counter, at)
+            proved = self._contradicts(report, counter, at)
         if report.state is NodeState.CONFIRMED and not proved:
             if payload != device.claim:
                 device.claim, device.asks, device.asked_uplink = payload, 0, None

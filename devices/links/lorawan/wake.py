@@ -12,6 +12,7 @@ log = structlog.get_logger(__name__)
 
 # In one process: what comes soon after a wake-up is found by it, or by the next tick.
 EVERY_S = 0.1
+EXPIRES_S = 1
 _woken_at = float("-inf")
 
 
@@ -21,7 +22,12 @@ def wake() -> None:
     if time.monotonic() - _woken_at < EVERY_S:
         return
     _woken_at = time.monotonic()
+    send_wake_up()
+
+
+def send_wake_up() -> None:
+    """One that has waited for a second is worth nothing: a newer one stands behind it."""
     try:
-        current_app.send_task("devices.tasks.feed_lorawan", expires=10, retry=False)
+        current_app.send_task("devices.tasks.feed_lorawan", expires=EXPIRES_S, retry=False)
     except OperationalError as error:
         log.warning("lorawan.no-broker", reason=str(error))

@@ -234,8 +234,8 @@ class Window:
         return True
 
     async def _execute(self, delivery: Delivery) -> None:
-        if not await self._store.read(selectors.open_bundles, deliveries=[delivery.pk]):
-            return
+        if not await self._store.read(selectors.may_switch, delivery_id=delivery.pk):
+            return  # cancelled, or outside its activation window: the node keeps the package until a later window of its own
         answer = await self._radio.request(self._session, Message(code=POST, uri_path=UPDATE.split("/")))
         if answer.code.is_successful():
             await self._close(delivery, LinkEventKind.DELIVERED)

@@ -52,6 +52,8 @@ ENDPOINTS = {
     ("POST", "/campaigns/{campaign_id}/resume"): (Scope.APPROVE, 404),
     ("POST", "/campaigns/{campaign_id}/abort"): (Scope.CAMPAIGNS, 404),
     ("POST", "/campaigns/{campaign_id}/rollback"): (Scope.APPROVE, 404),
+    ("GET", "/attention"): (Scope.READ, 200),
+    ("POST", "/attention/nodes/{node_id}/release"): (Scope.CAMPAIGNS, 404),
     ("GET", "/tokens"): (Scope.READ, 200),
     ("POST", "/tokens"): (Scope.READ, 422),
     ("DELETE", "/tokens/{token_id}"): (Scope.READ, 404),

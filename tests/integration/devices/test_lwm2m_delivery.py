@@ -12,6 +12,7 @@ from django.utils import timezone
 from devices.links import link_for
 from devices.links.base import Recipient
 from devices.models import Delivery, LinkEvent, LinkKind
+from devices.services import hold_deliveries
 from tests.integration.devices.lwm2m_node import (
     COMMANDED,
     CONFIRMED,
@@ -146,6 +147,31 @@ def test_a_node_that_lost_its_download_is_given_the_address_again_in_its_next_wi
     asyncio.run(scenario())
     assert state_of(delivery) == "transferring"
     assert events() == [("offered", BASE.hex())]
+
+
+def test_a_held_bundle_is_pulled_and_executed_in_a_later_window_of_the_node_once_it_is_let_go() -> None:
+    delivery = offer(make_node(active_digest=BASE.hex()).pk)
+    hold_deliveries(deliveries=[delivery.pk], held=True)
+
+    async def scenario() -> None:
+        async with gateway_and_node(base=BASE) as (_, node):
+            await node.register()
+            uri = await uri_at(node)
+            node.objects.state = 1
+            await node.pull_whole(uri)
+            node.objects.state = 2
+            for _ in range(2):
+                # The gateway works a node's windows off one by one: at the second look the first has decided.
+                looked = node.objects.requests.count("GET 5/0/3")
+                await node.update()
+                await eventually(lambda looked=looked: node.objects.requests.count("GET 5/0/3") > looked)
+            assert node.objects.executed == 0
+            await in_database(lambda: hold_deliveries(deliveries=[delivery.pk], held=False))
+            await node.update()
+            await eventually(lambda: state_of(delivery) == "delivered")
+            assert (node.objects.executed, len(node.objects.uris)) == (1, 1)
+
+    asyncio.run(scenario())
 
 
 def test_an_execution_that_nobody_saw_is_found_by_the_image_that_the_node_runs_afterwards() -> None:

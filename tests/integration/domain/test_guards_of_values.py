@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from tests.integration.domain import factories as make
 from tests.integration.domain.race import on_another_connection, race
 from updates.models import Campaign, Tally
 
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -43,6 +45,9 @@ CHECKS: dict[str, Callable[[], Callable[[], int]]] = {
     "campaign_state_is_known": lambda: change(make.campaign(), state="lost"),
     "campaign_has_an_aim": lambda: change(make.campaign(), version=None),
     "campaign_runs_as_approved": lambda: change(make.campaign(plan_hash="planned"), state="running"),
+    "campaign_ends_after_its_start": lambda: change(make.campaign(), starts_at=NOON, ends_at=NOON),
+    "campaign_priority_in_range": lambda: change(make.campaign(), priority=101),
+    "campaign_tries_once_at_least": lambda: change(make.campaign(), maximum_attempts=0),
     "wave_percent_in_range": lambda: change(make.wave(), percent=100.5),
     "wave_state_is_known": lambda: change(make.wave(), state="lost"),
     "node_update_state_is_known": lambda: change(make.node_update(), state="lost"),

@@ -15,6 +15,8 @@ from fleet.operations.models import LastRun, ProcessKind
 from fleet.operations.services import beat, count, observe
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns import work
+from updates.campaigns.reconcile import prove
+from updates.models import Tally
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "a-token-of-prometheus"
@@ -78,6 +80,16 @@ def test_a_campaign_is_counted_by_states_links_and_events(client: Client) -> Non
     assert found["modelfleet_tick_duration_seconds"][()] == LastRun.objects.get(pk="tick").duration_s
 
 
+def test_what_does_not_add_up_is_counted(client: Client) -> None:
+    scene = Scene()
+    campaign = scene.tick(scene.campaign())
+    Tally.objects.filter(wave__campaign=campaign, state="offered").update(count=9)
+    prove(now=timezone.now())
+    found = scrape(client)
+    assert found["modelfleet_reconcile_findings"][()] == 1
+    assert found["modelfleet_reconcile_age_seconds"][()] < 60
+
+
 def test_build_times_make_a_histogram_a_stage(client: Client) -> None:
     for seconds in (0.05, 3.0, 3.0, 9999.0):
         observe("build_seconds", "judge", seconds)
@@ -101,6 +113,7 @@ def test_requests_are_timed_by_view_and_status_never_by_path(client: Client) -> 
 
 
 def everything(client: Client) -> set[str]:
+    prove(now=timezone.now())
     Scene().campaign()
     observe("build_seconds", "judge", 1)
     observe("build_seconds", "patch", 1)

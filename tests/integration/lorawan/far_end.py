@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from devices.links.lorawan.fragmentation import Dialect, number_of, parity_positions
 
 TOKEN = "the-api-key"
-APPLICATION, PROFILE = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+APPLICATION, PROFILE, TENANT = (str(uuid.UUID(int=number)) for number in (1, 2, 3))
 DOWNLINK_BYTES = {0: 51, 1: 51, 2: 51, 3: 115, 4: 242, 5: 242}
 
 
@@ -50,6 +50,7 @@ class FarEnd(api.DeviceServiceServicer, api.ApplicationServiceServicer, api.Devi
         api.add_DeviceServiceServicer_to_server(self, self._server)
         api.add_ApplicationServiceServicer_to_server(Applications(self), self._server)
         api.add_DeviceProfileServiceServicer_to_server(Profiles(self), self._server)
+        api.add_TenantServiceServicer_to_server(Tenants(self), self._server)
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
         return self
@@ -127,12 +128,24 @@ def _empty() -> Any:
     return Empty()
 
 
+class Tenants(api.TenantServiceServicer):  # type: ignore[misc]
+    def __init__(self, far_end: FarEnd) -> None:
+        self.far_end = far_end
+
+    def List(self, request: Any, context: Any) -> Any:
+        self.far_end.check(context, "Tenant.List")
+        items = [api.TenantListItem(id=TENANT, name="tenant")][request.offset :]
+        return api.ListTenantsResponse(total_count=1, result=items)
+
+
 class Applications(api.ApplicationServiceServicer):  # type: ignore[misc]
     def __init__(self, far_end: FarEnd) -> None:
         self.far_end = far_end
 
     def List(self, request: Any, context: Any) -> Any:
         self.far_end.check(context, "Application.List")
+        if request.tenant_id != TENANT:  # ChirpStack parses it, and knows no "all"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"UUID parsing failed: {request.tenant_id!r}")
         items = [api.ApplicationListItem(id=key, name=name) for key, name in self.far_end.applications.items()]
         page = items[request.offset : request.offset + request.limit]
         return api.ListApplicationsResponse(total_count=len(items), result=page)

@@ -11,7 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from devices.links import link_for
-from devices.links.lorawan import feeder
+from devices.links.lorawan import feeder, visit
 from devices.links.lorawan.fragmentation import Dialect, number_of
 from devices.links.lorawan.models import FragmentSession, LoRaWanDevice, NetworkEvent
 from devices.models import Delivery, LinkEvent, LinkKind
@@ -213,7 +213,7 @@ def test_a_node_that_sleeps_is_never_failed(scene: Scene) -> None:
         LoRaWanDevice.objects.update(due_at=timezone.now())
         feed_lorawan()
     assert state(delivery) == "offered"
-    assert len(scene.far_end.enqueued) == 1
+    assert len(scene.far_end.enqueued) == visit.COPIES
 
 
 def test_a_node_that_never_answers_the_set_up_fails_with_a_cause(scene: Scene) -> None:

@@ -106,6 +106,32 @@ def test_a_digest_that_does_not_begin_like_the_report_is_dropped(scene: Scene) -
     assert LoRaWanDevice.objects.get(node=scene.node).digest_parts == {}
 
 
+def confirmed_with(scene: Scene, digest: bytes, *, lost_between: int) -> None:
+    """The node's claim of success for NEW after another digest, and so many frames between them that are lost."""
+    confirm(scene, NEW)
+    claim = scene.radio.report()
+    frames_sent = [scene.radio.event(26, b"\x30\x01" + digest)]
+    for _ in range(lost_between):
+        scene.radio.event(26, claim)
+    frames_sent.append(scene.radio.event(26, claim))
+    for event in frames_sent:
+        assert scene.far_end.post("up", event)[0] == 204
+        feed_lorawan()
+
+
+def test_a_claim_right_after_another_digest_is_passed_on_with_what_the_node_holds(scene: Scene) -> None:
+    old = scene.radio.digest
+    confirmed_with(scene, old, lost_between=0)
+    assert scene.events()[2:] == ["holds", "report"]
+    assert (scene.last("holds").digest, scene.last("report").cause) == (old.hex(), "")
+
+
+def test_a_claim_after_a_gap_waits_for_its_own_digest(scene: Scene) -> None:
+    confirmed_with(scene, scene.radio.digest, lost_between=1)
+    assert scene.events() == ["holds", "report"]
+    assert LoRaWanDevice.objects.get(node=scene.node).claim is not None
+
+
 def test_digest_parts_and_report_may_change_places(scene: Scene) -> None:
     confirm(scene, NEW)
     scene.radio.digest_room = 16

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from demo.cast import ENDS, PROFILES, Actor, cast
 from demo.client import Client
 from demo.story import Story, wrong_slots
@@ -22,7 +24,7 @@ def story(*actors: Actor) -> Story:
 
 
 def actor(behaviour: str, profile: str = str(PROFILES[0]["name"])) -> Actor:
-    return Actor(f"node-{behaviour}", profile, "plant-1", behaviour)
+    return Actor(f"node-{behaviour}", "nbiot", profile, 1, behaviour, loss=0.1)
 
 
 def update(state: str, method: str = "command") -> dict[str, Any]:
@@ -30,13 +32,21 @@ def update(state: str, method: str = "command") -> dict[str, Any]:
 
 
 def test_the_same_seed_plays_the_same_fleet_with_every_behaviour() -> None:
-    fleet = cast(nodes=300, seed=3)
-    assert fleet == cast(nodes=300, seed=3) != cast(nodes=300, seed=4)
+    fleet = cast(nodes=300, seed=3, loss=0.1)
+    assert fleet == cast(nodes=300, seed=3, loss=0.1) != cast(nodes=300, seed=4, loss=0.1)
     assert {one.behaviour for one in fleet} == set(ENDS)
 
 
+def test_half_of_the_fleet_is_on_lorawan_at_every_data_rate_with_uneven_loss() -> None:
+    on_lorawan = [one for one in cast(nodes=300, seed=3, loss=0.1) if one.link == "lorawan"]
+    assert len(on_lorawan) == 150
+    assert {one.data_rate for one in on_lorawan} == set(range(6))
+    assert sum(one.loss for one in on_lorawan) / 150 == pytest.approx(0.1, abs=0.02)
+    assert min(one.loss for one in on_lorawan) < 0.05 < 0.15 < max(one.loss for one in on_lorawan)
+
+
 def test_odd_nodes_are_only_among_those_that_the_campaign_reaches() -> None:
-    assert {one.behaviour for one in cast(nodes=300, seed=3) if one.must_end == "skipped"} == {"normal"}
+    assert {one.behaviour for one in cast(nodes=300, seed=3, loss=0.1) if one.must_end == "skipped"} == {"normal"}
 
 
 def test_a_node_that_ends_otherwise_than_it_must_is_named() -> None:
@@ -61,14 +71,16 @@ def test_only_a_node_with_a_strange_base_may_stay_behind_in_a_rollback() -> None
 
 
 def test_one_wrong_byte_in_the_active_slot_is_found(tmp_path: Path) -> None:
+    state, tmp_path = tmp_path, tmp_path / "nbiot"
+    tmp_path.mkdir()
     node = {"active_slot": 1, "slot_bytes": SLOT, "active": hashlib.sha256(NEW).hexdigest()}
     (tmp_path / "status.json").write_text(json.dumps({"nodes": {"node-1": node}}))
     flash = bytearray(b"\xff" * SLOT + NEW + b"\xff" * SLOT)
     (tmp_path / "node-1.flash").write_bytes(flash)
-    assert wrong_slots(tmp_path, {"node-1": NEW}) == []
+    assert wrong_slots(state, {"node-1": NEW}) == []
     flash[SLOT + len(NEW) - 1] ^= 1
     (tmp_path / "node-1.flash").write_bytes(flash)
-    assert len(wrong_slots(tmp_path, {"node-1": NEW})) == 1
+    assert len(wrong_slots(state, {"node-1": NEW})) == 1
 
 
 def test_nodes_that_must_not_be_updated_must_hold_what_they_left_the_factory_with() -> None:

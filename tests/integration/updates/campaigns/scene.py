@@ -81,7 +81,7 @@ class Scene:
         campaign = plan.create_campaign(
             name="1.1 to all",
             version=self.new.version,
-            node_filter="",
+            node_filter=fields.pop("node_filter", ""),
             waves=waves or ALL_AT_ONCE,
             gate=LENIENT if gate is None else gate,
             starts_at=fields.pop("starts_at", None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from django.db import connection
 
 from devices.wire import Cause, NodeState
@@ -15,19 +16,21 @@ def test_a_campaign_with_every_kind_of_end_leaves_the_books_right(scene: Scene) 
     confirmed, failed, *_ = scene.open_updates(campaign)
     scene.confirm(confirmed)
     scene.delivered(failed)
-    scene.report(failed.node, campaign, NodeState.FAILED, cause=Cause.FLASH_FAILURE)
+    scene.report(failed.node, campaign, NodeState.FAILED, cause=Cause.SELF_TEST_FAILED)
     scene.drain()
     scene.tick(campaign, times=3, later_s=101)
     assert campaign.state == "finished"
     assert reconcile() == []
 
 
+@pytest.mark.usefixtures("books_broken_on_purpose")
 def test_a_wrong_tally_is_found(scene: Scene) -> None:
     campaign = scene.tick(scene.campaign())
     Tally.objects.filter(wave__campaign=campaign, state="offered").update(count=9)
     assert reconcile() == [f"Wave {campaign.waves.get().pk} counts 9 node updates as offered, there are 10."]
 
 
+@pytest.mark.usefixtures("books_broken_on_purpose")
 def test_a_state_that_no_event_explains_is_found(scene: Scene) -> None:
     campaign = scene.tick(scene.campaign())
     update = scene.open_updates(campaign)[0]
@@ -37,6 +40,7 @@ def test_a_state_that_no_event_explains_is_found(scene: Scene) -> None:
     assert f"Node update {update.pk} is staged and no event says how it came there." in reconcile()
 
 
+@pytest.mark.usefixtures("books_broken_on_purpose")
 def test_the_check_for_two_open_updates_sees_what_the_index_forbids(scene: Scene) -> None:
     scene.tick(scene.campaign())
     second = scene.tick(scene.campaign())

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.fit import fit
 from updates.pipeline.types import Profile
 
@@ -13,7 +14,8 @@ PROFILE = Profile("p", slot_bytes=1000, sram_bytes=3000, reserved_sram_bytes=100
 
 
 def verdict(**changed: Any):
-    facts = {"image_bytes": 1000, "arena_bytes": 1400, "alignment": 16, "operators": ("CONV_2D",), "profile": PROFILE}
+    changed["arena"] = ArenaEvidence(changed.pop("arena_bytes", 1400), **changed.pop("more_evidence", {}))
+    facts = {"image_bytes": 1000, "alignment": 16, "operators": ("CONV_2D",), "profile": PROFILE}
     return fit(**{**facts, **changed})
 
 
@@ -47,6 +49,27 @@ def test_a_nodes_own_memory_beats_its_profiles():
     assert not verdict(overrides={"slot_bytes": 999}).fits
     assert not verdict(overrides={"sram_bytes": 2999}).fits
     assert verdict(image_bytes=2000, arena_bytes=2100, overrides={"slot_bytes": 2000, "sram_bytes": 4000}).fits
+
+
+@pytest.mark.parametrize(
+    ("more_evidence", "needed", "evidence"),
+    [
+        ({"estimates": {"cmsis-nn": 1500}}, 1500, "analytic-32-bit"),  # its scratch is more than was seen here
+        ({"estimates": {"cmsis-nn": 1300, "reference": 9000}}, 1400, "tflm-bisected-x86"),
+        ({"estimates": {"cmsis-nn": 1300}, "reported_bytes": 1600}, 1600, "node-reported"),
+        ({"estimates": {"cmsis-nn": 1300}, "precision": "int4"}, 1300, "analytic-32-bit"),  # unpacked here, not there
+    ],
+)
+def test_the_largest_evidence_that_applies_decides_and_is_named(more_evidence, needed, evidence):
+    found = verdict(more_evidence=more_evidence)
+
+    assert (found.arena_bytes, found.evidence) == (needed, evidence)
+    assert found.fits == (needed <= 1400)
+
+
+def test_without_any_evidence_there_is_no_verdict():
+    with pytest.raises(ValueError, match="nothing is known"):
+        verdict(arena_bytes=None)
 
 
 def test_an_unknown_override_is_an_error():
