@@ -18,7 +18,9 @@ from devices.models import (
     Node,
     OfferedBundle,
     Offering,
+    SavedView,
 )
+from fleet.accounts.models import User
 from fleet.blobs.models import Blob, store
 from updates.models import Campaign, ModelFamily, ModelImage, ModelVersion, NodeUpdate, Patch, Wave
 
@@ -127,3 +129,13 @@ def network_event(**values: Any) -> NetworkEvent:
 
 def fragment_session(**values: Any) -> FragmentSession:
     return FragmentSession.objects.create(delivery=delivery(), **values)
+
+
+def user(**values: Any) -> User:
+    return User.objects.create(username=values.pop("username", unique("user")), **values)
+
+
+def saved_view(**values: Any) -> SavedView:
+    return SavedView.objects.create(
+        owner=values.pop("owner", None) or user(), name=values.pop("name", "mine"), **values
+    )

@@ -55,6 +55,7 @@ NAMED: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
     "delivery_open_once": lambda: twice(make.delivery, node=make.node(), reference=7),
     "one_bundle_a_base": lambda: twice(make.offered_bundle, offering=Offering.objects.create(), base_digest=""),
     "unknown_endpoint_once": lambda: twice(unknown_endpoint),
+    "saved_view_name_once_an_owner": lambda: twice(make.saved_view, owner=make.user(), name="mine"),
     "network_event_once": lambda: twice(make.network_event, server=make.network_server(), node=make.node(), key="up:1"),
 }
 FIELDS: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
