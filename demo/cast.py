@@ -31,6 +31,12 @@ PROFILES = [
         "reserved_sram_bytes": 10_240,
     },
 ]
+# Firmware build and its patch decoder, by profile: the smaller cores have no room for decoder L.
+FIRMWARE = {
+    "wristband-m4": ("imu-firmware-3-l", "l"),
+    "pump-m33": ("imu-firmware-3-s", "s"),
+    "badge-m0": ("imu-firmware-3-s", "s"),
+}
 PROFILE_SHARES = [0.5, 0.4, 0.1]
 
 # How many of each a fleet of 300 has; what is left behaves normally.
@@ -89,6 +95,14 @@ class Actor:
     behaviour: str
     loss: float
     data_rate: int = 0
+
+    @property
+    def firmware(self) -> str:
+        return FIRMWARE[self.profile][0]
+
+    @property
+    def patch_decoder(self) -> str:
+        return FIRMWARE[self.profile][1]
 
     @property
     def site(self) -> str:

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from demo.cast import GATEWAYS, OPERATORS, PROFILES, RX2_DATA_RATE, Actor
+from demo.cast import FIRMWARE, GATEWAYS, OPERATORS, PROFILES, RX2_DATA_RATE, Actor
 from demo.client import Client, wait_until
 
 MODELS = Path(__file__).parent / "models"
 FAMILY = "imu-exercise"
-FIRMWARE = "imu-firmware-3"
 CLASSES = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"]
 # Fleet seconds: at 60x a node wakes each 8 s of the clock.
 WAKE_INTERVAL_S = 480
@@ -81,13 +80,18 @@ class Story:
     def register(self) -> dict[str, Any]:
         """Firmware and nodes; returns what the simulated network must play."""
         io_hash = self.versions["1.0"]["images"][0]["io_hash"]
-        firmware = self.client.post("/firmware-builds", {"name": FIRMWARE, "operators": OPERATORS, "io_hash": io_hash})
+        hashes = set()
+        for name, decoder in sorted(set(FIRMWARE.values())):
+            build = {"name": name, "operators": OPERATORS, "io_hash": io_hash, "decoder_profile": decoder}
+            hashes.add(self.client.post("/firmware-builds", build)["class_hash"])
+        # The decoder is no part of the class: one signed manifest may serve both.
+        [class_hash] = hashes
         nodes = [
             {
                 "endpoint": actor.endpoint,
                 "link": actor.link,
                 "profile": actor.profile,
-                "firmware_build": firmware["name"],
+                "firmware_build": actor.firmware,
                 "site": actor.site,
                 "labels": {"behaviour": actor.behaviour},
             }
@@ -96,7 +100,7 @@ class Story:
         ]
         for at in range(0, len(nodes), 500):
             self.client.post("/nodes/bulk", {"nodes": nodes[at : at + 500]})
-        return {"class_hash": firmware["class_hash"]}
+        return {"class_hash": class_hash}
 
     def connect_chirpstack(self, *, target: str, token: str, event_base_url: str) -> None:
         """Adds the network server, has it post its events here, and takes over the devices that it knows."""
@@ -165,7 +169,8 @@ class Story:
                     "active": strange_digest if actor.behaviour == "wrong-base" else digest,
                     "behaviour": actor.behaviour,
                     "wake_interval_s": WAKE_INTERVAL_S,
-                    "firmware_build": FIRMWARE,
+                    "firmware_build": actor.firmware,
+                    "patch_decoder": actor.patch_decoder,
                     "link": actor.link,
                     "loss": actor.loss,
                     **(_lorawan(actor) if actor.link == "lorawan" else _nbiot(index)),
@@ -271,7 +276,12 @@ def _nbiot(index: int) -> dict[str, Any]:
 
 
 def _lorawan(actor: Actor) -> dict[str, Any]:
-    tags = {"profile": actor.profile, "firmware_build": FIRMWARE, "site": actor.site, "behaviour": actor.behaviour}
+    tags = {
+        "profile": actor.profile,
+        "firmware_build": actor.firmware,
+        "site": actor.site,
+        "behaviour": actor.behaviour,
+    }
     return {"dev_eui": actor.endpoint, "data_rate": actor.data_rate, "gateways": actor.gateways, "tags": tags}
 
 

@@ -103,6 +103,7 @@ class FirmwareBuildIn(Strict):
     decoder_ram_bytes: Bytes = 0
     arena_bytes: Bytes | None = None
     forward_error_correction: str = ""
+    key_ids: list[str] = Field([], max_length=2)
 
 
 class FirmwareBuildOut(FirmwareBuildIn):

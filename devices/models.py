@@ -7,6 +7,7 @@ reference of a delivery belongs to whoever made it.
 from __future__ import annotations
 
 import hashlib
+import re
 import zoneinfo
 from functools import cache
 
@@ -28,6 +29,8 @@ from devices.links.lorawan.models import (  # noqa: F401 - Django looks for mode
 )
 from fleet.blobs.models import Blob
 
+# Public keys that the agent holds (MF_KEYS_MAX).
+KEYS_MAX = 2
 HEX_DIGEST = "^[0-9a-f]{64}$"
 # A short digest is what an 11-byte state report has room for: the first 4 bytes, in hex.
 HEX_DIGEST_OR_PREFIX = "^([0-9a-f]{64}|[0-9a-f]{8})?$"
@@ -100,6 +103,12 @@ class HardwareProfile(models.Model):
         return int((self.sram_bytes - self.reserved_sram_bytes) * self.arena_fraction)
 
 
+def _check_key_ids(value: object) -> None:
+    fine = isinstance(value, list) and len(value) <= KEYS_MAX and all(isinstance(one, str) for one in value)
+    if not fine or not all(re.fullmatch("[0-9a-f]{8}", one) for one in value):  # type: ignore[attr-defined]
+        raise ValidationError(f"Give at most {KEYS_MAX} key ids, each of 8 lower-case hexadecimal digits.")
+
+
 class FirmwareBuild(models.Model):
     """What a node's firmware can take. Nodes report it; it belongs to the firmware, not to the hardware."""
 
@@ -114,6 +123,8 @@ class FirmwareBuild(models.Model):
     arena_bytes = models.PositiveIntegerField(null=True, blank=True, help_text="fixed when the firmware was built")
     io_hash = models.CharField(max_length=8, validators=[RegexValidator("^[0-9a-f]{8}$")])
     forward_error_correction = models.CharField(max_length=16, blank=True)
+    # Ids of the public keys that it verifies manifests with, two at most; empty where nobody has said.
+    key_ids = models.JSONField(default=list, blank=True, validators=[_check_key_ids])
 
     class Meta:
         ordering = ["name"]

@@ -195,9 +195,13 @@ TICK_SECONDS = float(os.environ.get("TICK_SECONDS", "1"))
 TIME_SCALE = float(os.environ.get("TIME_SCALE", "1"))
 
 SIGNING_KEY_FILE = Path(os.environ.get("SIGNING_KEY_FILE", VAR_DIR / "signing-key.pem"))
+# Keys besides the first one, a PEM file each: `manage.py signing_key`.
+SIGNING_KEY_DIR = Path(os.environ.get("SIGNING_KEY_DIR", SIGNING_KEY_FILE.parent / "signing-keys"))
 # A node that failed this often within these days is left out of updates.
 PENALTY_FAULTS = int(os.environ.get("PENALTY_FAULTS", "3"))
 PENALTY_DAYS = int(os.environ.get("PENALTY_DAYS", "14"))
+# Patches that no node and no campaign needs are kept so long; they are built again when they are needed.
+PATCH_RETENTION_DAYS = float(os.environ.get("PATCH_RETENTION_DAYS", "30"))
 EVENT_RETENTION_DAYS = int(os.environ.get("EVENT_RETENTION_DAYS", "400"))
 
 LWM2M_BIND = os.environ.get("LWM2M_BIND", "127.0.0.1")

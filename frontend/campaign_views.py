@@ -20,6 +20,7 @@ from frontend.access import demand, signed_in
 from frontend.templatetags.fleet_format import format_bytes, format_time
 from updates import selectors as updates
 from updates.campaigns import actions, rollback
+from updates.campaigns.plan_patches import patch_warnings
 from updates.campaigns.plan_warnings import plan_warnings
 from updates.models import Campaign
 from updates.states import CampaignState
@@ -64,7 +65,10 @@ def plan(request: HttpRequest, campaign_id: int) -> HttpResponse:
         "calendar": plan_pages.plan_calendar(campaign.plan, campaign=campaign, start=start or timezone.now()),
         "starts_now": start is None,
         "changes": plan_pages.changes(campaign.plan, campaign),
-        "warnings": plan_warnings(campaign.plan, campaign.gate) if campaign.state == CampaignState.DRAFT else [],
+        "warnings": [
+            *(plan_warnings(campaign.plan, campaign.gate) if campaign.state == CampaignState.DRAFT else []),
+            *patch_warnings(campaign, now=timezone.now()),
+        ],
         "verdict": campaign_pages.plan_verdict(campaign),
         "draft": campaign.state == CampaignState.DRAFT,
         "approved": bool(campaign.approved_hash) and campaign.approved_hash == campaign.plan_hash,

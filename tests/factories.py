@@ -159,9 +159,15 @@ def make_fit(image: ModelImage, profile: HardwareProfile) -> Fit:
 
 def make_patch(base: ModelVersion, target: ModelVersion, **fields: Any) -> Patch:
     """Between the first images of two versions; ready with 1000 bytes unless another `state` is given."""
-    defaults: dict[str, Any] = {"state": PatchState.READY, "codec": 1, "build_ms": 120, "built_at": NOW}
+    defaults: dict[str, Any] = {
+        "state": PatchState.READY,
+        "decoder": "bsdiff",
+        "codec": 1,
+        "build_ms": 120,
+        "built_at": NOW,
+    }
     if fields.get("state", PatchState.READY) != PatchState.READY:
-        defaults = {}
+        defaults = {"decoder": "bsdiff"}
     elif "blob" not in fields:
         defaults["blob"] = store(f"{next(_numbers):1000}".encode())
     ends = {"base": base.images.order_by("id").first(), "target": target.images.order_by("id").first()}

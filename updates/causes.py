@@ -17,6 +17,7 @@ SENTENCES = {
     "end-reached": "The campaign's scheduled end came before the node was done.",
     "no-longer-matches": "The node no longer matches the campaign's filter.",
     "matches-again": "The node matches the campaign's filter again.",
+    "no-patch": "No patch leads from the node's image to the new one with its decoder, and the plan allows no full image.",
     "penalty-box": "The node failed too often of late, so updates leave it out.",
     "no-contact": "The node did not take the offer up in time.",
     "no-progress": "The node began and then said nothing more in time.",

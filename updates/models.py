@@ -10,12 +10,13 @@ from django.db.models import Q
 
 from devices.models import HardwareProfile, KnownImage, Node
 from fleet.blobs.models import Blob
-from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PROGRESS_TIMEOUT_S
+from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PATCH_DEADLINE_S, PROGRESS_TIMEOUT_S
 from updates.states import (
     FAULTS,
     OPEN_STATES,
     CampaignState,
     NodeUpdateState,
+    PatchDecoder,
     PatchState,
     VersionState,
     WaveState,
@@ -154,10 +155,12 @@ class ValidationReport(models.Model):
 
 
 class Patch(models.Model):
-    """The bytes that turn a base image into a target image; built once a pair, decoded back and compared."""
+    """The bytes that turn a base image into a target image for nodes with one kind of decoder; built once for each pair
+    and decoder, decoded back and compared."""
 
     base = models.ForeignKey(ModelImage, on_delete=models.CASCADE, related_name="patches_from")
     target = models.ForeignKey(ModelImage, on_delete=models.CASCADE, related_name="patches_to")
+    decoder = models.CharField(max_length=8, choices=PatchDecoder.choices)
     state = models.CharField(max_length=16, choices=PatchState.choices, default=PatchState.WAITING)
     codec = models.PositiveSmallIntegerField(null=True, help_text="number of the codec as in the manifest")
     blob = models.ForeignKey(Blob, on_delete=models.PROTECT, null=True, related_name="+")
@@ -167,16 +170,20 @@ class Patch(models.Model):
     lease_until = models.DateTimeField(null=True)
     failure = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Since when no node holds the base and no live campaign needs it, as the collector saw it.
+    unneeded_since = models.DateTimeField(null=True)
 
     class Meta:
         verbose_name_plural = "patches"
         indexes = [
             models.Index(fields=["id"], name="patch_to_build", condition=Q(state="waiting")),
             models.Index(fields=["state", "-id"], name="patch_by_state"),
+            models.Index(fields=["unneeded_since"], name="patch_to_collect", condition=Q(unneeded_since__isnull=False)),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(state__in=PatchState.values), name="patch_state_is_known"),
-            models.UniqueConstraint(fields=["base", "target"], name="patch_once_a_pair"),
+            models.UniqueConstraint(fields=["base", "target", "decoder"], name="patch_once_a_pair_and_decoder"),
+            models.CheckConstraint(condition=Q(decoder__in=PatchDecoder.values), name="patch_decoder_is_known"),
             models.CheckConstraint(condition=~Q(base=models.F("target")), name="patch_between_two_images"),
             models.CheckConstraint(
                 condition=~Q(state="ready") | Q(blob__isnull=False, codec__isnull=False), name="patch_ready_has_bytes"
@@ -184,7 +191,34 @@ class Patch(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.base.version} to {self.target.version}: {self.state}"
+        return f"{self.base.version} to {self.target.version} for {self.decoder}: {self.state}"
+
+    @property
+    def direction(self) -> str:
+        """forward: to a version that came later; reverse: to an earlier one, or to another image of the same."""
+        return "forward" if self.target.version_id > self.base.version_id else "reverse"
+
+
+class SigningKey(models.Model):
+    """A key that signs manifests, or did. Here is what anyone may know; the private key lies outside the database."""
+
+    key_id = models.CharField(max_length=8, unique=True)
+    public_key = models.CharField(max_length=64)
+    active = models.BooleanField(default=False)
+    added_at = models.DateTimeField()
+    retired_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["active"], condition=Q(active=True), name="one_active_signing_key"),
+            models.CheckConstraint(
+                condition=Q(active=False) | Q(retired_at__isnull=True), name="signing_key_active_or_retired"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.key_id
 
 
 class CampaignKind(models.TextChoices):
@@ -221,6 +255,12 @@ class Campaign(models.Model):
         default=PROGRESS_TIMEOUT_S, help_text="fleet seconds without progress"
     )
     maximum_attempts = models.PositiveSmallIntegerField(default=3, help_text="of a node, while its failures may pass")
+    full_image_allowed = models.BooleanField(default=True, help_text="where no patch leads to the new image")
+    patch_deadline_s = models.PositiveIntegerField(
+        default=PATCH_DEADLINE_S, help_text="fleet seconds that the campaign waits for its patches"
+    )
+    # From then on nothing waits for a patch. Later where a dynamic campaign asked for more.
+    patches_due_at = models.DateTimeField(null=True, blank=True)
     starts_at = models.DateTimeField(null=True, blank=True)
     ends_at = models.DateTimeField(null=True, blank=True, help_text="nothing is offered from then on")
     end_behaviour = models.CharField(max_length=16, choices=EndBehaviour.choices, default=EndBehaviour.FINISH)

@@ -9,7 +9,6 @@ from typing import Any
 from django.db.models import Count, QuerySet
 
 from devices.models import Node
-from updates.campaigns.bundles import PATCHING_DECODERS
 from updates.models import ModelImage, NodeUpdate, Patch
 from updates.patches.codec import Codec
 from updates.states import OPEN_STATES, NodeUpdateState, PatchState
@@ -19,7 +18,7 @@ PAGE = 50
 
 @dataclass(frozen=True)
 class PatchRow:
-    """`holding`: nodes that run the base; `able` of them have firmware that decodes the codec; `waiting`: nodes of
+    """`holding`: nodes that run the base; `able` of them have the decoder that it is built for; `waiting`: nodes of
     campaigns that are to get this patch and have not ended."""
 
     patch: Patch
@@ -95,22 +94,16 @@ def _with_nodes(patches: list[Patch]) -> list[PatchRow]:
         image__in={patch.target_id for patch in patches},
         base_digest__in=reported,
     )
-    waiting: Counter[tuple[str, Any]] = Counter()
-    for one in pending.order_by().values("base_digest", "image").annotate(nodes=Count("id")):
-        waiting[one["base_digest"][:8], one["image"]] += one["nodes"]
+    waiting: Counter[tuple[str, Any, str]] = Counter()
+    columns = ("base_digest", "image", "node__firmware_build__decoder_profile")
+    for base, image, decoder, nodes in pending.order_by().values_list(*columns).annotate(nodes=Count("id")):
+        waiting[base[:8], image, decoder or ""] += nodes
     return [
         PatchRow(
             patch=patch,
             holding=holding[patch.base.digest[:8]],
-            able=_able(patch, decoders, holding[patch.base.digest[:8]]),
-            waiting=waiting[patch.base.digest[:8], patch.target_id],
+            able=decoders[patch.base.digest[:8], patch.decoder],
+            waiting=waiting[patch.base.digest[:8], patch.target_id, patch.decoder],
         )
         for patch in patches
     ]
-
-
-def _able(patch: Patch, decoders: Counter[tuple[str, str]], holding: int) -> int:
-    """The full image needs no decoder."""
-    if patch.codec == Codec.FULL_IMAGE:
-        return holding
-    return sum(decoders[patch.base.digest[:8], profile] for profile in PATCHING_DECODERS)

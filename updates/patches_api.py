@@ -20,7 +20,8 @@ router = Router(tags=["patches"])
 
 class PatchOut(Schema):
     """size and saving (a share of the full image, 0 to 1) are null before it is built. holding: nodes that run the
-    base; able: those of them whose firmware decodes the codec; waiting: nodes that a campaign brings it to."""
+    base; able: those of them with the decoder that it is built for (bsdiff, s or l); waiting: nodes that a campaign brings it
+    to. direction: forward to a later version, or reverse."""
 
     id: int
     family: str
@@ -28,6 +29,8 @@ class PatchOut(Schema):
     base: str
     target_version: str
     target: str
+    decoder: str
+    direction: str
     state: str
     codec: int | None
     size: int | None
@@ -52,6 +55,8 @@ def _out(row: patch_catalogue.PatchRow) -> PatchOut:
         base=patch.base.digest,
         target_version=patch.target.version.name,
         target=patch.target.digest,
+        decoder=patch.decoder,
+        direction=patch.direction,
         state=patch.state,
         codec=patch.codec,
         size=row.size,

@@ -8,11 +8,11 @@ from django.db import connection
 from devices.models import OfferedBundle
 from fleet.sealing import unseal
 from updates.campaigns.plan import REVERT_PURPOSE
-from updates.models import Campaign
+from updates.models import Campaign, SigningKey
 from updates.patches.bundle import unpack_bundle
 from updates.patches.manifest import read_envelope
 from updates.patches.signing import KeyUnusable
-from updates.signer import installation_signer
+from updates.signing_keys import active_signer
 
 # More campaigns than anyone starts between two backups; sequences have 32 bits.
 SEQUENCE_GAP = 10_000
@@ -43,11 +43,13 @@ def key_findings() -> list[str]:
     if offered is not None:
         known = read_envelope(unpack_bundle(bytes(offered.blob.data)).manifest).key_id
         try:
-            mine = installation_signer().key_id
+            mine = active_signer().key_id
         except KeyUnusable as error:
             findings.append(f"The signing key cannot be used: {error}.")
         else:
-            if mine != known:
+            # After a rotation the newest offer may be signed by the key before.
+            registered = SigningKey.objects.filter(key_id=known.hex(), retired_at__isnull=True)
+            if mine != known and not registered.exists():
                 findings.append(
                     f"The signing key has the id {mine.hex()}, the newest manifest was signed by {known.hex()}: nodes "
                     "would refuse every update. Put the signing key of the backup in place."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,12 +14,13 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 
 from fleet.audit.models import record
-from fleet.blobs.models import load, store
+from fleet.blobs.models import forget_unused, load, store
 from fleet.operations.services import observe
 from fleet.operations.wakeups import wake
 from updates.builds import LEASE, MAXIMUM_ATTEMPTS
-from updates.models import ModelFamily, ModelImage, ModelVersion, Patch
+from updates.models import ModelFamily, ModelVersion, Patch
 from updates.patches.codec import PatchFailed, build_patch
+from updates.patches.decoders import READS
 from updates.pipeline.arrays import MAXIMUM_UPLOAD_BYTES
 from updates.pipeline.types import MAXIMUM_ONNX_BYTES, ValidationLimits
 from updates.states import PatchState
@@ -155,9 +157,20 @@ def _check(instance: Any, field: str, *, exclude: set[str] | None = None, only: 
         ) from error
 
 
-def ensure_patch(*, base: ModelImage, target: ModelImage) -> Patch:
-    """The one patch of this pair, waiting to be built where it is new. Safe to call from many processes."""
-    return Patch.objects.get_or_create(base=base, target=target)[0]
+def ensure_patches(*, wanted: Collection[tuple[int, int, str]]) -> list[int]:
+    """Keys of the one patch of each (base, target, decoder), images by key, in that order; new ones wait to be built.
+
+    One statement, safe to call from many processes. Until the caller's transaction ends, none of them is collected.
+    """
+    rows = [Patch(base_id=base, target_id=target, decoder=decoder) for base, target, decoder in sorted(set(wanted))]
+    # An upsert locks what is there: the collector deletes either before it, and the row is made anew, or not at all.
+    stored = Patch.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        update_fields=["unneeded_since"],
+        unique_fields=["base", "target", "decoder"],
+    )
+    return [patch.pk for patch in stored]
 
 
 @transaction.atomic
@@ -218,7 +231,7 @@ def _build_patch(patch: Patch, now: datetime) -> None:
     mine = Patch.objects.filter(pk=patch.pk, state=PatchState.WAITING, attempts=patch.attempts)
     began = time.monotonic()
     try:
-        built = build_patch(load(patch.base.blob_id), load(patch.target.blob_id))
+        built = build_patch(load(patch.base.blob_id), load(patch.target.blob_id), decodable=READS[patch.decoder])
     except PatchFailed as error:
         _log.warning("patch_failed", patch=patch.pk, attempt=patch.attempts, reason=str(error))
         mine.update(failure=str(error), lease_until=None)
@@ -227,7 +240,7 @@ def _build_patch(patch: Patch, now: datetime) -> None:
     with transaction.atomic():
         blob = store(built.payload)
         observe("build_seconds", "patch", took_ms / 1000)
-        mine.update(
+        taken = mine.update(
             state=PatchState.READY,
             codec=int(built.codec),
             blob=blob,
@@ -236,3 +249,5 @@ def _build_patch(patch: Patch, now: datetime) -> None:
             lease_until=None,
             failure="",
         )
+        if not taken:  # another worker took it up, or it was collected meanwhile
+            forget_unused([blob.digest])

@@ -58,6 +58,14 @@ class PatchState(models.TextChoices):
     FAILED = "failed", "failed"
 
 
+class PatchDecoder(models.TextChoices):
+    """Decoders that patches are built for: those of devices.FirmwareBuild.decoder_profile that read more than images."""
+
+    BSDIFF = "bsdiff", "bsdiff"
+    S = "s", "S"
+    L = "l", "L"
+
+
 class Actor(models.TextChoices):
     """Who may cause a transition."""
 
@@ -158,6 +166,13 @@ NODE_UPDATE = Machine(
             ("no-progress",),
         ),
         Rule(S.SKIPPED, (S.PLANNED,), (Actor.ENGINE,), "the node came to run the target already", ("already-current",)),
+        Rule(
+            S.SKIPPED,
+            (S.PLANNED,),
+            (Actor.ENGINE,),
+            "there is no patch that the node decodes, and the plan allows no full image",
+            ("no-patch",),
+        ),
         Rule(
             S.CANCELLED,
             (S.PLANNED, *_OPEN),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from updates import builds, services
+from updates import builds, patch_collection, services
 from updates.campaigns import work
 from updates.campaigns.reconcile import prove
 
@@ -21,6 +21,11 @@ def build_due() -> None:
 @shared_task
 def build_patches_due() -> None:
     services.build_patches_due(timezone.now(), limit=20)
+
+
+@shared_task
+def collect_patches() -> None:
+    patch_collection.collect(now=timezone.now())
 
 
 @shared_task

@@ -16,11 +16,12 @@ from fleet.accounts.authentication import actor_of, approver, planner, viewer
 from fleet.clock import Moment
 from updates import selectors
 from updates.campaigns import actions, penalties
-from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PROGRESS_TIMEOUT_S
+from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PATCH_DEADLINE_S, PROGRESS_TIMEOUT_S
 from updates.campaigns.fairness import PRIORITY_HIGHEST
 from updates.campaigns.plan import create_campaign
+from updates.campaigns.plan_patches import patch_warnings
 from updates.campaigns.rollback import roll_back
-from updates.campaigns.terms import ATTEMPTS_HIGHEST
+from updates.campaigns.terms import ATTEMPTS_HIGHEST, PATCH_DEADLINE_HIGHEST_S
 from updates.models import Campaign, ModelVersion
 from updates.states import NodeUpdateState
 
@@ -74,6 +75,8 @@ class CampaignIn(Strict):
     offer_timeout_s: int = Field(OFFER_TIMEOUT_S, ge=60, le=31_536_000)
     progress_timeout_s: int = Field(PROGRESS_TIMEOUT_S, ge=60, le=31_536_000)
     maximum_attempts: int = Field(3, ge=1, le=ATTEMPTS_HIGHEST)
+    full_image_allowed: bool = True
+    patch_deadline_s: int = Field(PATCH_DEADLINE_S, ge=0, le=PATCH_DEADLINE_HIGHEST_S)
     priority: int = Field(50, ge=0, le=PRIORITY_HIGHEST)
     limits: dict[str, int] = {}
     windows: WindowsIn = WindowsIn()
@@ -100,6 +103,8 @@ class CampaignOut(Schema):
     offer_timeout_s: int
     progress_timeout_s: int
     maximum_attempts: int
+    full_image_allowed: bool
+    patch_deadline_s: int
     priority: int
     limits: dict[str, int]
     windows: dict[str, Any]
@@ -125,6 +130,9 @@ class WaveOut(Schema):
 
 
 class CampaignDetail(CampaignOut):
+    """patch_warnings: sentences about patches that failed or are late; they stop nothing."""
+
+    patch_warnings: list[str]
     counts: dict[str, int]
     waves: list[WaveOut]
 
@@ -239,7 +247,11 @@ def get_campaign(request: HttpRequest, campaign_id: Id) -> dict[str, object]:
         for row in selectors.waves(campaign_id)
     ]
     counts = selectors.counts_by_campaign([campaign_id])[campaign_id]
-    return {name: getattr(campaign, name) for name in CampaignOut.model_fields} | {"counts": counts, "waves": waves}
+    return {name: getattr(campaign, name) for name in CampaignOut.model_fields} | {
+        "counts": counts,
+        "waves": waves,
+        "patch_warnings": patch_warnings(campaign, now=timezone.now()),
+    }
 
 
 @router.get("/{campaign_id}/nodes", response=NodeUpdatesOut, auth=viewer)

@@ -13,27 +13,28 @@ from updates.patches.bundle import Bundle, pack_bundle
 from updates.patches.codec import Codec
 from updates.patches.manifest import Manifest, sign_manifest
 from updates.patches.revert import revert_command, revert_hash
-from updates.signer import installation_signer
+from updates.signing_keys import active_signer
 from updates.states import PatchState
 
 FULL = "*"
-PATCHING_DECODERS = ("bsdiff", "s", "l")
 
 
 def bundles_for(*, campaign: Campaign, image: ModelImage, firmware: FirmwareBuild) -> dict[str, bytes]:
-    """Bundles by base digest, the full image under "*". Firmware that cannot patch gets the full image alone."""
-    bundles = {FULL: _bundle(campaign, image, firmware, codec=Codec.FULL_IMAGE, base="", payload=load(image.blob_id))}
-    if firmware.decoder_profile in PATCHING_DECODERS:
-        for patch in _patches_to(image):
-            base, codec = patch.base.digest, Codec(patch.codec or 0)
-            if codec != Codec.FULL_IMAGE:
-                payload = load(str(patch.blob_id))
-                bundles[base] = _bundle(campaign, image, firmware, codec=codec, base=base, payload=payload)
+    """Bundles by base digest: the patches that were built for this firmware's decoder, and the full image under "*" where
+    the plan allows it. Empty where there is neither."""
+    bundles = {}
+    if campaign.full_image_allowed:
+        payload = load(image.blob_id)
+        bundles[FULL] = _bundle(campaign, image, firmware, codec=Codec.FULL_IMAGE, base="", payload=payload)
+    for patch in _patches_to(image, firmware.decoder_profile):
+        base, payload = patch.base.digest, load(str(patch.blob_id))
+        bundles[base] = _bundle(campaign, image, firmware, codec=Codec(patch.codec or 0), base=base, payload=payload)
     return bundles
 
 
-def _patches_to(image: ModelImage) -> Iterable[Patch]:
-    return Patch.objects.filter(target=image, state=PatchState.READY).select_related("base").order_by("id")
+def _patches_to(image: ModelImage, decoder: str) -> Iterable[Patch]:
+    ready = Patch.objects.filter(target=image, decoder=decoder, state=PatchState.READY)
+    return ready.exclude(codec=Codec.FULL_IMAGE).select_related("base").order_by("id")
 
 
 def _bundle(
@@ -50,7 +51,7 @@ def _bundle(
         self_test_digest=bytes.fromhex(image.self_test_digest),
         revert_hash=revert_hash(_preimage(campaign)),
     )
-    return pack_bundle(Bundle(sign_manifest(manifest, installation_signer()), payload))
+    return pack_bundle(Bundle(sign_manifest(manifest, active_signer()), payload))
 
 
 def revert_command_for(campaign: Campaign) -> bytes:

@@ -17,6 +17,8 @@ from fleet.clock import fleet_time
 
 OFFER_TIMEOUT_S = 48 * 3600
 PROGRESS_TIMEOUT_S = 48 * 3600
+# Building takes seconds a patch; a queue of them, or a worker that was lost, takes longer.
+PATCH_DEADLINE_S = 6 * 3600
 MISSED_INTERVALS = 3
 LONGEST = timedelta(days=30)
 

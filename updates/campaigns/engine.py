@@ -7,7 +7,7 @@ The algorithm of `tick`, in one transaction under the campaign's advisory lock:
    Offers whose window has closed are planned again.
 4. Nodes that match a dynamic campaign by now join it, nodes that no longer do leave it.
 5. The gate looks at all waves opened so far and may halt or hold the campaign.
-6. The open wave offers its planned updates, a batch a tick, when their patches are built.
+6. The open wave offers its planned updates, a batch a tick, when their patches are built or late.
 7. A wave without open updates soaks, then passes; the next opens; after the last the campaign is finished.
 A campaign whose end has come offers nothing more, and is finished when nothing is open.
 Each step works on a bounded number of rows, and a campaign moves node updates of its own only.
@@ -38,9 +38,10 @@ from updates.campaigns.limits import Room
 from updates.campaigns.membership import follow_filter
 from updates.campaigns.offering import look, outdone
 from updates.campaigns.plan import next_sequence
+from updates.campaigns.plan_patches import NO_PATCH, patches_pending
 from updates.campaigns.transitions import lock_for_tick, move, sum_tallies, tallies_of
 from updates.campaigns.windows import Calendar, open_zones
-from updates.models import Campaign, EndBehaviour, Membership, Method, NodeUpdate, Patch, Wave
+from updates.models import Campaign, EndBehaviour, Membership, Method, NodeUpdate, Wave
 from updates.states import (
     ON_THE_AIR,
     ON_THE_NODE,
@@ -48,7 +49,6 @@ from updates.states import (
     Actor,
     CampaignState,
     NodeUpdateState,
-    PatchState,
     WaveState,
 )
 
@@ -244,7 +244,7 @@ def _accepted_before(wave: Wave) -> dict[str, int]:
 
 
 def _offer_batch(campaign: Campaign, waves: list[Wave], zones: list[str] | None, now: datetime) -> None:
-    if _patches_pending(campaign):
+    if patches_pending(campaign, now=now):
         return
     tallies = tallies_of([wave.pk for wave in waves])
     opened = {wave.pk: sum(tallies[wave.pk].get(state, 0) for state in OPEN_STATES) for wave in waves}
@@ -257,6 +257,7 @@ def _offer_batch(campaign: Campaign, waves: list[Wave], zones: list[str] | None,
         found = look(campaign, wave, room=room, zones=zones, most=BATCH - offered, now=now)
         move(found.superseded, NodeUpdateState.CANCELLED, now=now, by=Actor.ENGINE, cause="superseded")
         move(found.current, NodeUpdateState.SKIPPED, now=now, by=Actor.ENGINE, cause="already-current")
+        move(found.unpatched, NodeUpdateState.SKIPPED, now=now, by=Actor.ENGINE, cause=NO_PATCH)
         moved = move(found.offer, NodeUpdateState.OFFERED, now=now, by=Actor.ENGINE, timeout_s=campaign.offer_timeout_s)
         ids = [item.node_update_id for item in moved]
         deadlines.go_on(ids, now=now)
@@ -272,11 +273,6 @@ def _note_crowding(campaign: Campaign, room: Room, now: datetime) -> None:
     if since != campaign.crowded_since:
         Campaign.objects.filter(pk=campaign.pk).update(crowded_since=since)
         campaign.crowded_since = since
-
-
-def _patches_pending(campaign: Campaign) -> bool:
-    """Whether a patch of this campaign is still waiting. Building gives up after a few attempts, so this ends."""
-    return Patch.objects.filter(state=PatchState.WAITING, pk__in=campaign.plan["patches"]).exists()
 
 
 def _hand_over_again(campaign: Campaign, zones: list[str] | None, now: datetime) -> None:
@@ -314,4 +310,6 @@ def hand_over(campaign: Campaign, ids: Sequence[int], *, now: datetime) -> None:
             link.command(command=revert_command_for(reverted), nodes=recipients, now=now)
         elif first.image is not None and first.node.firmware_build is not None:
             bundles = bundles_for(campaign=campaign, image=first.image, firmware=first.node.firmware_build)
-            link.offer(bundles=bundles, nodes=recipients, now=now)
+            # None where a patch was all that could go and the node has other firmware by now: it falls silent.
+            if bundles:
+                link.offer(bundles=bundles, nodes=recipients, now=now)

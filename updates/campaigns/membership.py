@@ -15,7 +15,8 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from devices.models import Node
 from updates.campaigns.eligibility import images_of
-from updates.campaigns.plan import ask_for_patches, copy_node_updates, members_among
+from updates.campaigns.plan import copy_node_updates, members_among
+from updates.campaigns.plan_patches import ask_for_patches, without_full_images
 from updates.campaigns.transitions import count, move
 from updates.campaigns.waves import wave_of
 from updates.models import Campaign, NodeUpdate
@@ -51,7 +52,10 @@ def _join(campaign: Campaign, matching: QuerySet[Node], now: datetime) -> None:
     if campaign.version is None:
         raise ValueError(f"campaign {campaign.pk} is dynamic and has no version")
     new = matching.exclude(Exists(known))
-    members = [one for one in members_among(new, images=images_of(campaign.version), now=now) if one.image is not None]
+    found = members_among(new, images=images_of(campaign.version), now=now)
+    members = [
+        one for one in (found if campaign.full_image_allowed else without_full_images(found)) if one.image is not None
+    ]
     if not members:
         return
     waves = list(campaign.waves.order_by("index"))
@@ -61,8 +65,10 @@ def _join(campaign: Campaign, matching: QuerySet[Node], now: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_JOINED, [now, campaign.pk, [one.node_id for one in members]])
     count(Counter((waves[index_of[one.node_id]].pk, str(S.PLANNED)) for one in members))
-    # Nobody waits for these: until one is built, the node gets the full image.
-    ask_for_patches(members)
+    # The campaign waits for none of these: until one is built, the node gets the full image; where the plan allows none,
+    # the node alone waits.
+    ask_for_patches(campaign, members, now=now)
+    Campaign.objects.filter(pk=campaign.pk).update(patches_due_at=campaign.patches_due_at)
 
 
 def _leave_or_return(campaign: Campaign, matching: QuerySet[Node], first: int, last: int | None, now: datetime) -> None:

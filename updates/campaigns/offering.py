@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import BooleanField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet, Value
 
 from fleet.clock import fleet_time
 from updates.campaigns.fairness import PATIENCE_S
 from updates.campaigns.limits import GROUPS, Room
-from updates.models import Campaign, NodeUpdate, Wave
+from updates.campaigns.plan_patches import late, patch_of_node_update
+from updates.models import Campaign, Method, NodeUpdate, Wave
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
 
 SCAN = 2000
@@ -32,6 +33,7 @@ class Found:
     offer: list[int] = field(default_factory=list)
     superseded: list[int] = field(default_factory=list)
     current: list[int] = field(default_factory=list)
+    unpatched: list[int] = field(default_factory=list)
 
 
 def look(
@@ -68,13 +70,15 @@ def _look_from(
     if until is not None:
         stretch = stretch.filter(id__lte=until)
     group_columns = [f"node__{GROUPS[name]}" for name in room.groups]
-    columns = ("pk", "superseded", "current", "waits", "node__time_zone", *group_columns)
+    columns = ("pk", "superseded", "current", "waits", "unpatched", "node__time_zone", *group_columns)
     rows = list(_annotated(stretch, campaign, now).order_by("id").values_list(*columns)[:SCAN])
-    for pk, superseded, current, waits, zone, *groups in rows:
+    for pk, superseded, current, waits, unpatched, zone, *groups in rows:
         if superseded:
             found.superseded.append(pk)
         elif current:
             found.current.append(pk)
+        elif unpatched:
+            found.unpatched.append(pk)
         elif not waits and (zones is None or zone in zones):
             if len(found.offer) == most or not room.left():
                 # This one is the first of the next look.
@@ -90,7 +94,16 @@ def _annotated(updates: QuerySet[NodeUpdate], campaign: Campaign, now: datetime)
     if campaign.started_at is not None and now < campaign.started_at + fleet_time(PATIENCE_S):
         running = others.filter(campaign__state=CampaignState.RUNNING, campaign__priority__gt=campaign.priority)
         waits |= Q(Exists(running.filter(state=S.PLANNED)))
+    no_patch: Q | Value = Value(False)
+    if not campaign.full_image_allowed:
+        updates = updates.annotate(**patch_of_node_update())
+        needs_patch = Q(has_patch=False, method=Method.PATCH)
+        if late(campaign, now=now):
+            no_patch = needs_patch
+        else:
+            no_patch, waits = needs_patch & Q(patch_to_come=False), waits | (needs_patch & Q(patch_to_come=True))
     return updates.annotate(
+        unpatched=ExpressionWrapper(no_patch, output_field=BooleanField()),
         superseded=Exists(others.filter(state__in=TAKEN, campaign__sequence__gt=campaign.sequence)),
         current=Q(node__active_digest=F("image__known_id")),
         waits=waits,

@@ -25,11 +25,11 @@ from updates.campaigns import waves as wave_assignment
 from updates.campaigns.costs import Costs
 from updates.campaigns.eligibility import Choice, NodeKind, choose, images_of
 from updates.campaigns.gates import GatePolicy
+from updates.campaigns.plan_patches import ask_for_patches, late, without_full_images
 from updates.campaigns.terms import PlanRefused, promised, read_terms
 from updates.models import Campaign, Method, ModelImage, ModelVersion, Patch, Tally, Wave
 from updates.node_filter import nodes_matching
 from updates.patches.revert import PREIMAGE_BYTES
-from updates.services import ensure_patch
 from updates.states import NodeUpdateState, PatchState
 
 REVERT_PURPOSE = "revert-preimage"
@@ -42,7 +42,7 @@ RADIO_COLUMNS = ("radio__region", "radio__data_rate", "radio__gateway_id", "lora
 
 @dataclass(frozen=True)
 class Member:
-    """One node of a campaign as planned. `stratum` groups nodes that fail alike."""
+    """One node of a campaign as planned. `stratum` groups nodes that fail alike; `decoder` is that of its firmware."""
 
     node_id: int
     endpoint: str
@@ -53,6 +53,7 @@ class Member:
     reason: str = ""
     method: str = Method.PATCH
     radio: RadioFacts | None = None
+    decoder: str = ""
 
 
 def next_sequence() -> int:
@@ -97,7 +98,7 @@ def create_campaign(
         idempotency_key=idempotency_key or None,
         **read_terms(terms, starts_at=starts_at, now=now),
     )
-    members = list(members_among(nodes_matching(node_filter, now=now), images=images, now=now))
+    members = planned_members(campaign, images=images, now=now)
     if not members:
         raise PlanRefused("node_filter", f"No node matches {node_filter!r}.", "Widen the filter.")
     store_plan(campaign=campaign, members=members, waves=waves, now=now)
@@ -130,6 +131,12 @@ def checked_zone(name: str) -> str:
     return name
 
 
+def planned_members(campaign: Campaign, *, images: list[ModelImage], now: datetime) -> list[Member]:
+    """All nodes of the campaign's filter, as its terms allow."""
+    members = members_among(nodes_matching(campaign.node_filter, now=now), images=images, now=now)
+    return list(members if campaign.full_image_allowed else without_full_images(members))
+
+
 def members_among(nodes: QuerySet[Node], *, images: list[ModelImage], now: datetime) -> Iterator[Member]:
     """What each of these nodes gets, or why nothing: a fixed number of queries for any number of nodes."""
     profiles = HardwareProfile.objects.in_bulk()
@@ -144,8 +151,8 @@ def members_among(nodes: QuerySet[Node], *, images: list[ModelImage], now: datet
     rows = nodes.order_by("id").values_list(*columns)
     for node_id, endpoint, link, active_digest, *rest in rows.iterator(chunk_size=5000):
         radio, kind = _radio(rest[: len(RADIO_COLUMNS)]), NodeKind(*rest[len(RADIO_COLUMNS) :])
+        build = firmware.get(kind.firmware_build_id) if kind.firmware_build_id is not None else None
         if kind not in choices:
-            build = firmware.get(kind.firmware_build_id) if kind.firmware_build_id is not None else None
             choices[kind] = choose(kind=kind, images=images, profile=profiles[kind.profile_id], firmware=build)
         choice, stratum = choices[kind], (kind.profile_id, link)
         if link not in LINKS:
@@ -157,7 +164,9 @@ def members_among(nodes: QuerySet[Node], *, images: list[ModelImage], now: datet
             yield Member(node_id, endpoint, active_digest, stratum, None, "already-current", why)
         else:
             yield Member(
-                node_id, endpoint, active_digest, stratum, choice.image, choice.cause, choice.reason, radio=radio
+                *(node_id, endpoint, active_digest, stratum, choice.image, choice.cause, choice.reason),
+                radio=radio,
+                decoder=build.decoder_profile if build is not None else "",
             )
 
 
@@ -187,7 +196,10 @@ def store_plan(*, campaign: Campaign, members: list[Member], waves: Sequence[Map
         )
     except (ValueError, TypeError, KeyError) as error:
         raise PlanRefused("waves", f"{error}.", "Give each wave a percent and a soak_s.") from error
-    campaign.plan = {"members": _members_digest(members, index_of), "patches": ask_for_patches(reached)}
+    campaign.plan = {
+        "members": _members_digest(members, index_of),
+        "patches": ask_for_patches(campaign, reached, now=now),
+    }
     campaign.save()
     rows = Wave.objects.bulk_create(
         Wave(campaign=campaign, index=index, percent=float(wave["percent"]), soak_s=int(wave.get("soak_s", 0)))
@@ -198,7 +210,7 @@ def store_plan(*, campaign: Campaign, members: list[Member], waves: Sequence[Map
         Tally(wave=wave, state=state, count=counts[wave.pk, state]) for wave in rows for state in NodeUpdateState.values
     )
     campaign.plan |= promised(campaign, now=now)
-    summarize(campaign=campaign, members=members, index_of=index_of, waves=rows)
+    summarize(campaign=campaign, members=members, index_of=index_of, waves=rows, now=now)
     campaign.save(update_fields=["plan", "plan_hash"])
 
 
@@ -209,18 +221,6 @@ def _members_digest(members: list[Member], index_of: Mapping[int, int]) -> str:
         image = member.image.digest if member.image else member.cause
         digest.update(f"{member.node_id} {index_of[member.node_id]} {member.base_digest} {image}\n".encode())
     return digest.hexdigest()
-
-
-def ask_for_patches(reached: list[Member]) -> list[int]:
-    """Keys of the patches that the campaign waits for, forward and reverse: the way back exists before the first
-    node goes forward."""
-    wanted = []
-    bases = ModelImage.objects.in_bulk({member.base_digest for member in reached} - {""}, field_name="known_id")
-    pairs = {(member.base_digest, member.image.digest): member.image for member in reached if member.image}
-    for (base_digest, _), target in sorted(pairs.items()):
-        if (base := bases.get(base_digest)) is not None and base.pk != target.pk:
-            wanted += [ensure_patch(base=base, target=target).pk, ensure_patch(base=target, target=base).pk]
-    return wanted
 
 
 def copy_node_updates(
@@ -244,8 +244,11 @@ def copy_node_updates(
     return counts
 
 
-def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[int, int], waves: Sequence[Wave]) -> None:
-    """Fills campaign.plan and its hash: the numbers an approver sees. Sizes of patches still being built are null."""
+def summarize(
+    *, campaign: Campaign, members: list[Member], index_of: Mapping[int, int], waves: Sequence[Wave], now: datetime
+) -> None:
+    """Fills campaign.plan and its hash: the numbers an approver sees. Sizes of patches still being built are null; those
+    that are late are not waited for."""
     reached = [member for member in members if member.image is not None]
     refused: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for member in members:
@@ -253,28 +256,30 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
             refused[member.cause, member.reason].append(member.endpoint)
     profiles = HardwareProfile.objects.in_bulk()
     patches = {
-        (patch.base.digest, patch.target_id): patch
-        for patch in Patch.objects.filter(target__in={m.image for m in reached if m.image}).select_related(
-            "base", "blob"
-        )
+        (patch.base.digest, patch.target_id, patch.decoder): patch
+        for patch in Patch.objects.filter(target__in={m.image for m in reached if m.image})
+        .select_related("base", "blob")
+        .defer("blob__data")
     }
-    flows = Counter((m.base_digest, m.image.pk, m.stratum, m.method, m.radio) for m in reached if m.image)
+    flows = Counter((m.base_digest, m.decoder, m.image.pk, m.stratum, m.method, m.radio) for m in reached if m.image)
     images = {m.image.pk: m.image for m in reached if m.image}
-    bases: defaultdict[str, dict[str, Any]] = defaultdict(lambda: {"nodes": 0, "patch_bytes": None, "full_bytes": 0})
+    bases: defaultdict[tuple[str, str], dict[str, Any]] = defaultdict(
+        lambda: {"nodes": 0, "patch_bytes": None, "full_bytes": 0}
+    )
     totals = {"bytes_full": 0, "bytes_sent": 0, "frames": 0, "pending_patches": 0}
     costs, pending = Costs(), set()
-    for (base_digest, image_id, (profile_id, link), method, radio), nodes in flows.items():
-        image, patch = images[image_id], patches.get((base_digest, image_id))
-        size = image.size
+    for (base_digest, decoder, image_id, (profile_id, link), method, radio), nodes in flows.items():
+        image, patch = images[image_id], patches.get((base_digest, image_id, decoder))
+        row, size = bases[base_digest, decoder], image.size
         if method == Method.COMMAND:
             size = PREIMAGE_BYTES + 1
         elif patch and patch.state == PatchState.READY and patch.blob:
             size = patch.blob.size
-            bases[base_digest]["patch_bytes"] = size
-        elif patch and patch.state == PatchState.WAITING:
-            pending.add((base_digest, image_id, profile_id, link, method))
-        bases[base_digest]["nodes"] += nodes
-        bases[base_digest]["full_bytes"] = image.size
+            row["patch_bytes"] = size
+        elif patch and patch.state == PatchState.WAITING and not late(campaign, now=now):
+            pending.add(patch.pk)
+        row["nodes"] += nodes
+        row["full_bytes"] = image.size
         estimate = costs.add(
             link=link, profile=profiles[profile_id], size=size, full=image.size, radio=radio, nodes=nodes
         )
@@ -295,7 +300,9 @@ def summarize(*, campaign: Campaign, members: list[Member], index_of: Mapping[in
             {"image": pk, "version": images[pk].version.name, "nodes": nodes, "bytes": images[pk].size}
             for pk, nodes in sorted(by_image.items())
         ],
-        "bases": [{"base": base[:12], **numbers} for base, numbers in sorted(bases.items())],
+        "bases": [
+            {"base": base[:12], "decoder": decoder, **numbers} for (base, decoder), numbers in sorted(bases.items())
+        ],
         **totals,
         **costs.as_json(),
         "waves": [
@@ -312,23 +319,25 @@ def hash_of(plan: Mapping[str, Any]) -> str:
 
 
 @transaction.atomic
-def refresh_plan(*, campaign_id: int) -> bool:
-    """Puts the sizes of patches that are built by now into a draft's plan; False while some are still being built."""
+def refresh_plan(*, campaign_id: int, now: datetime) -> bool:
+    """Puts the sizes of patches that are built by now into a draft's plan; False while it waits for some."""
     campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
     if not campaign.plan.get("pending_patches") or campaign.state != "draft":
         return not campaign.plan.get("pending_patches")
     members, index_of = [], {}
     rows = campaign.node_updates.select_related("image__version", "wave").values_list(
         *("node_id", "base_digest", "node__profile_id", "node__link", "image_id", "method", "wave__index"),
+        "node__firmware_build__decoder_profile",
         *(f"node__{column}" for column in RADIO_COLUMNS),
     )
     images = {image.pk: image for image in ModelImage.objects.select_related("version")}
-    for node_id, base, profile_id, link, image_id, method, index, *heard in rows.filter(image__isnull=False):
+    for node_id, base, profile_id, link, image_id, method, index, decoder, *heard in rows.filter(image__isnull=False):
         stratum, radio = (profile_id, link), _radio(heard)
-        members.append(Member(node_id, "", base, stratum, images[image_id], method=method, radio=radio))
+        image = images[image_id]
+        members.append(Member(node_id, "", base, stratum, image, method=method, radio=radio, decoder=decoder or ""))
         index_of[node_id] = index
     keep = {key: campaign.plan[key] for key in ("nodes", "refused")}
-    summarize(campaign=campaign, members=members, index_of=index_of, waves=list(campaign.waves.all()))
+    summarize(campaign=campaign, members=members, index_of=index_of, waves=list(campaign.waves.all()), now=now)
     campaign.plan |= keep
     campaign.plan_hash = hash_of(campaign.plan)
     campaign.save(update_fields=["plan", "plan_hash"])

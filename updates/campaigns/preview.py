@@ -12,10 +12,9 @@ from devices.models import HardwareProfile
 from devices.query.language import MAXIMUM_LENGTH
 from updates.campaigns import waves as wave_assignment
 from updates.campaigns.eligibility import images_of
-from updates.campaigns.plan import Member, PlanRefused, checked_gate, members_among, summarize
+from updates.campaigns.plan import Member, PlanRefused, checked_gate, planned_members, summarize
 from updates.campaigns.plan_warnings import plan_warnings
 from updates.models import Campaign, ModelVersion, Wave
-from updates.node_filter import nodes_matching
 
 # Which node is in which wave is drawn when the plan is stored; a preview draws with a salt of its own.
 _SALT = "preview"
@@ -38,13 +37,20 @@ def preview(
     waves: Sequence[Mapping[str, Any]],
     gate: Mapping[str, Any],
     now: datetime,
+    full_image_allowed: bool = True,
 ) -> Preview:
     """Takes what create_campaign takes and refuses what it refuses: PlanRefused, QueryError. Writes nothing."""
     images = images_of(version)
     if not images:
         raise PlanRefused("version", f"{version} has no image that passed validation.", "Build it until it is ready.")
-    campaign = Campaign(version=version, node_filter=node_filter, gate=checked_gate(gate), salt=_SALT)
-    members = list(members_among(nodes_matching(node_filter, now=now), images=images, now=now))
+    campaign = Campaign(
+        version=version,
+        node_filter=node_filter,
+        gate=checked_gate(gate),
+        salt=_SALT,
+        full_image_allowed=full_image_allowed,
+    )
+    members = planned_members(campaign, images=images, now=now)
     if not members:
         raise PlanRefused("node_filter", f"No node matches {node_filter!r}.", "Widen the filter.")
     try:
@@ -60,7 +66,7 @@ def preview(
         for index, wave in enumerate(waves)
     ]
     campaign.plan = {"members": "", "patches": []}
-    summarize(campaign=campaign, members=members, index_of=index_of, waves=rows)
+    summarize(campaign=campaign, members=members, index_of=index_of, waves=rows, now=now)
     return Preview(
         plan=campaign.plan,
         refused=_refused(members, node_filter),

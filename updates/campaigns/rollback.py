@@ -47,6 +47,7 @@ def roll_back(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
         created_by=actor,
         offer_timeout_s=campaign.offer_timeout_s,
         progress_timeout_s=campaign.progress_timeout_s,
+        patch_deadline_s=campaign.patch_deadline_s,
         # The way back waits for no window, no limit and no other campaign.
         priority=PRIORITY_HIGHEST,
     )
@@ -77,7 +78,9 @@ def _members(campaign: Campaign) -> list[Member]:
     may_hold = set(pulled.values_list("reference", flat=True))
     return [
         _member(update, images.get(update.base_digest))
-        for update in updates.select_related("node__radio", "node__lorawan", "image").order_by("pk")
+        for update in updates.select_related("node__radio", "node__lorawan", "node__firmware_build", "image").order_by(
+            "pk"
+        )
         if _runs_it(update) or (update.state in UNDECIDED and update.pk in may_hold)
     ]
 
@@ -98,4 +101,6 @@ def _member(update: NodeUpdate, previous: ModelImage | None) -> Member:
     # A node that cannot follow the command says so, and gets the patch then.
     method = Method.PATCH if previous_slot_lost else Method.COMMAND
     radio = radio_of(node)
-    return Member(node.pk, node.endpoint, node.active_digest, stratum, previous, method=method, radio=radio)
+    decoder = node.firmware_build.decoder_profile if node.firmware_build else ""
+    place = (node.pk, node.endpoint, node.active_digest, stratum)
+    return Member(*place, previous, method=method, radio=radio, decoder=decoder)

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db.models import Count, Exists, OuterRef
 
-from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PROGRESS_TIMEOUT_S
+from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PATCH_DEADLINE_S, PROGRESS_TIMEOUT_S
 from updates.campaigns.fairness import PRIORITY_HIGHEST
 from updates.campaigns.limits import LimitError, read_limits
 from updates.campaigns.windows import Calendar, WindowError
@@ -25,11 +25,14 @@ DEFAULTS: dict[str, Any] = {
     "priority": 50,
     "limits": {},
     "windows": {},
+    "full_image_allowed": True,
+    "patch_deadline_s": PATCH_DEADLINE_S,
     "ends_at": None,
     "end_behaviour": EndBehaviour.FINISH,
     "membership": Membership.FIXED,
 }
 ATTEMPTS_HIGHEST = 10
+PATCH_DEADLINE_HIGHEST_S = 31_536_000
 LIVE = [CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.HALTED]
 
 
@@ -52,6 +55,16 @@ def read_terms(values: Mapping[str, Any], *, starts_at: datetime | None, now: da
     for name, choices in (("end_behaviour", EndBehaviour), ("membership", Membership)):
         if terms[name] not in choices.values:
             raise PlanRefused(name, f"{name} is {terms[name]!r}.", f"Give {' or '.join(choices.values)}.")
+    allowed, deadline_s = terms["full_image_allowed"], terms["patch_deadline_s"]
+    if not isinstance(allowed, bool):
+        raise PlanRefused("full_image_allowed", f"full_image_allowed is {allowed!r}.", "Give true or false.")
+    if (
+        isinstance(deadline_s, bool)
+        or not isinstance(deadline_s, int)
+        or not 0 <= deadline_s <= PATCH_DEADLINE_HIGHEST_S
+    ):
+        fix = f"Give whole seconds from 0 to {PATCH_DEADLINE_HIGHEST_S}."
+        raise PlanRefused("patch_deadline_s", f"patch_deadline_s is {deadline_s!r}.", fix)
     try:
         calendar = Calendar.read(terms["windows"])
         terms["windows"] = {name: part for name, part in terms["windows"].items() if part}

@@ -36,7 +36,7 @@ def tick_all(*, now: datetime) -> None:
                 # Its transaction is undone as a whole; the next tick looks again. The log tells.
                 log.exception("tick.failed")
     for campaign in Campaign.objects.filter(state=CampaignState.DRAFT, plan__pending_patches__gt=0):
-        if refresh_plan(campaign_id=campaign.pk) and campaign.kind == CampaignKind.ROLLBACK:
+        if refresh_plan(campaign_id=campaign.pk, now=now) and campaign.kind == CampaignKind.ROLLBACK:
             campaign.refresh_from_db()
             start_when_planned(campaign, now=now)
     ran(durations_s=took | {TICK: time.monotonic() - began_all}, now=timezone.now())

@@ -24,8 +24,11 @@ def test_patches_are_listed_newest_first_filtered_and_paged(call: Caller) -> Non
         "saving": 0.75,
         "base_version": old.name,
         "holding": 0,
+        "decoder": "bsdiff",
+        "direction": "forward",
         "build_ms": 120,
     }
+    assert listed[0]["direction"] == "reverse"
     assert {name: listed[1][name] for name in expected} == expected
 
 

@@ -79,7 +79,8 @@ def image(**values: Any) -> ModelImage:
 
 
 def patch(**values: Any) -> Patch:
-    return Patch.objects.create(**({} if "base" in values else {"base": image(), "target": image()}), **values)
+    ends = {} if "base" in values else {"base": image(), "target": image()}
+    return Patch.objects.create(**ends, **({"decoder": "l"} | values))
 
 
 def campaign(**values: Any) -> Campaign:

@@ -48,7 +48,7 @@ NAMED: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
     "version_name_once_a_family": lambda: twice(make.version, family=make.family(), name="1.0"),
     "image_once_a_target_class": lambda: twice(make.image, version=make.version()),
     "fit_once": lambda: twice(Fit.objects.create, profile=make.profile(), image=make.image(), fits=True, numbers={}),
-    "patch_once_a_pair": lambda: twice(make.patch, base=make.image(), target=make.image()),
+    "patch_once_a_pair_and_decoder": lambda: twice(make.patch, base=make.image(), target=make.image()),
     "one_live_rollback_a_campaign": lambda: twice(make.rollback, of=make.campaign()),
     "wave_index_once": lambda: twice(make.wave, campaign=make.campaign(), index=0),
     "tally_once": lambda: twice(Tally.objects.create, wave=make.wave(), state="planned"),

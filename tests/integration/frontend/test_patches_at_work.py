@@ -43,7 +43,9 @@ def test_a_patch_shows_its_saving_who_waits_and_who_can_decode_it(
     assert (row.size, row.saving) == (1000, 0.75)
     assert (row.holding, row.able, row.waiting) == (3, 2, 2)
     body = response.content.decode()
-    assert "2 of 3 nodes decode it; the others get the full image" in body
+    assert "2 of 3 nodes have this decoder" in body
+    assert "for bsdiff: bsdiff4" in body
+    assert "forward" in body
     assert "120 ms" in body
 
 

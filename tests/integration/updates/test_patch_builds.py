@@ -10,7 +10,7 @@ from fleet.blobs.models import store
 from updates import services
 from updates.models import ModelFamily, ModelImage, ModelVersion, Patch
 from updates.patches.codec import PatchFailed, apply_patch
-from updates.services import build_patches_due, ensure_patch
+from updates.services import build_patches_due, ensure_patches
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 BASE = bytes(range(256)) * 40
@@ -32,11 +32,23 @@ def patch(db: None) -> Patch:
                 known=register_image(hashlib.sha256(data).hexdigest()), size=len(data), arena_bytes=1, operators=[],
             )
         )  # fmt: skip
-    return ensure_patch(base=images[0], target=images[1])
+    [key] = ensure_patches(wanted=[(images[0].pk, images[1].pk, "bsdiff")])
+    return Patch.objects.get(pk=key)
 
 
 def test_a_pair_has_one_patch_however_often_it_is_asked_for(patch: Patch) -> None:
-    assert ensure_patch(base=patch.base, target=patch.target) == patch
+    pair = (patch.base_id, patch.target_id, "bsdiff")
+    assert ensure_patches(wanted=[pair, pair]) == [patch.pk]
+
+
+def test_a_pair_has_a_patch_for_each_decoder_that_reads_it(patch: Patch) -> None:
+    ensure_patches(wanted=[(patch.base_id, patch.target_id, decoder) for decoder in ("bsdiff", "s", "l")])
+    build_patches_due(NOW, 5)
+    assert dict(Patch.objects.values_list("decoder", "codec")) == {"bsdiff": 1, "s": 2, "l": 3}
+    for one in Patch.objects.select_related("blob"):
+        assert one.codec is not None
+        assert one.blob is not None
+        assert apply_patch(one.codec, BASE, bytes(one.blob.data), len(TARGET)) == TARGET
 
 
 def test_a_waiting_patch_is_built_once_and_gives_the_target(patch: Patch) -> None:
@@ -59,7 +71,7 @@ def test_a_lost_workers_patch_is_taken_up_after_its_lease(patch: Patch) -> None:
 def test_a_patch_that_fails_three_times_has_failed_with_its_reason(
     patch: Patch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(base: bytes, target: bytes) -> None:
+    def broken(base: bytes, target: bytes, **decodable: object) -> None:
         raise PatchFailed("codec 1: decodes to other bytes")
 
     monkeypatch.setattr(services, "build_patch", broken)

@@ -93,7 +93,7 @@ class Scene:
 
     def go(self, campaign: Campaign) -> Campaign:
         build_patches_due(self.now, limit=100)
-        plan.refresh_plan(campaign_id=campaign.pk)
+        plan.refresh_plan(campaign_id=campaign.pk, now=self.now)
         campaign.refresh_from_db()
         actions.approve(campaign_id=campaign.pk, plan_hash=campaign.plan_hash, actor="ana", now=self.now)
         return actions.start(campaign_id=campaign.pk, actor="ana", now=self.now)
