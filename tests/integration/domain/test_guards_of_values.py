@@ -43,7 +43,6 @@ CHECKS: dict[str, Callable[[], Callable[[], int]]] = {
     "saved_view_has_a_name": lambda: change(make.saved_view(), name=""),
     "patch_state_is_known": lambda: change(make.patch(), state="lost"),
     "patch_between_two_images": lambda: change(make.patch(), base=F("target")),
-    "patch_state_is_known": lambda: change(make.patch(), state="lost"),
     "patch_decoder_is_known": lambda: change(make.patch(), decoder="none"),
     "patch_ready_has_bytes": lambda: change(make.patch(), state="ready"),
     "campaign_state_is_known": lambda: change(make.campaign(), state="lost"),
