@@ -32,7 +32,7 @@ test: agent ## Run the tests (under 10 minutes): make test [ARGS="tests/unit -k 
 ifdef ARGS
 	$(BIN)/pytest -m "not long" $(ARGS)
 else
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-first-half test-second-half
+	$(MAKE) --no-print-directory --jobs=2 test-first-half test-second-half
 endif
 
 test-first-half:
