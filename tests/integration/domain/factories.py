@@ -22,7 +22,7 @@ from devices.models import (
 )
 from fleet.accounts.models import User
 from fleet.blobs.models import Blob, store
-from updates.models import Campaign, ModelFamily, ModelImage, ModelVersion, NodeUpdate, Patch, Wave
+from updates.models import Campaign, ModelFamily, ModelImage, ModelVersion, NodeUpdate, Patch, SigningKey, Wave
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 _numbers = itertools.count(1)
@@ -130,6 +130,12 @@ def network_event(**values: Any) -> NetworkEvent:
 
 def fragment_session(**values: Any) -> FragmentSession:
     return FragmentSession.objects.create(delivery=delivery(), **values)
+
+
+def signing_key(**values: Any) -> SigningKey:
+    return SigningKey.objects.create(
+        **{"key_id": unique_digest()[:8], "public_key": "0" * 64, "added_at": NOW, **values}
+    )
 
 
 def user(**values: Any) -> User:

@@ -45,6 +45,7 @@ CHECKS: dict[str, Callable[[], Callable[[], int]]] = {
     "patch_between_two_images": lambda: change(make.patch(), base=F("target")),
     "patch_decoder_is_known": lambda: change(make.patch(), decoder="none"),
     "patch_ready_has_bytes": lambda: change(make.patch(), state="ready"),
+    "signing_key_active_or_retired": lambda: change(make.signing_key(active=True), retired_at=NOON),
     "campaign_state_is_known": lambda: change(make.campaign(), state="lost"),
     "campaign_has_an_aim": lambda: change(make.campaign(), version=None),
     "campaign_runs_as_approved": lambda: change(make.campaign(plan_hash="planned"), state="running"),
