@@ -6,7 +6,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-convert.txt
 # The stamp's name is the hash of what it stands for: changed pins install again, a touched file does not.
 STAMP := .venv/installed-$(shell cat $(REQUIREMENTS) | sha256sum | cut -c1-16)
 PIN := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras
-.PHONY: help demo test test-long lint bench pins agent
+.PHONY: help demo test test-first-half test-second-half test-long lint bench pins agent
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,8 +26,20 @@ agent: $(STAMP)
 demo: agent ## Start everything and watch a campaign: make demo ARGS="--headless --nodes 300 --json"
 	$(BIN)/python -m demo $(ARGS)
 
-test: agent ## Run the tests (under 10 minutes)
+# Two processes side by side, each with servers of its own; with ARGS one that runs what they name.
+FIRST_HALF := tests/browser tests/integration/devices tests/integration/lorawan tests/integration/updates
+test: agent ## Run the tests (under 10 minutes): make test [ARGS="tests/unit -k name"]
+ifdef ARGS
 	$(BIN)/pytest -m "not long" $(ARGS)
+else
+	$(MAKE) --no-print-directory --jobs=2 test-first-half test-second-half
+endif
+
+test-first-half:
+	$(BIN)/pytest -m "not long" $(FIRST_HALF)
+
+test-second-half:
+	$(BIN)/pytest -m "not long" $(FIRST_HALF:%=--ignore=%)
 
 test-long: agent ## Run fuzzing, kill storms and scale (under 25 minutes)
 	$(BIN)/pytest -m long $(ARGS)

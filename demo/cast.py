@@ -63,9 +63,9 @@ ENDS = {
 
 LINKS = ("nbiot", "lorawan")
 PLANTS = 4
-GATEWAYS_A_PLANT = 3
+GATEWAYS_A_PLANT = 4
 # Of twenty LoRaWAN nodes, how many are at each data rate: most are near a gateway, a few at the edge of its reach.
-DATA_RATES = [5] * 8 + [4] * 4 + [3] * 3 + [2] * 2 + [1] * 2 + [0]
+DATA_RATES = [5] * 9 + [4] * 4 + [3] * 3 + [2] * 2 + [1] + [0]
 # RX2 is in the band with ten times the duty cycle; at DR3, as public networks set it, not at the default DR0.
 RX2_DATA_RATE = 3
 # A whole image for a node whose base nobody has: 24 KB, that is a day of the duty cycle where the rate is low.

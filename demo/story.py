@@ -18,8 +18,8 @@ FAMILY = "imu-exercise"
 CLASSES = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"]
 # Fleet seconds: at 60x a node wakes each 8 s of the clock.
 WAKE_INTERVAL_S = 480
-OFFER_TIMEOUT_S = 2400
-PROGRESS_TIMEOUT_S = 2400
+OFFER_TIMEOUT_S = 3600
+PROGRESS_TIMEOUT_S = 3600
 WAVES = [{"percent": 5, "soak_s": 300}, {"percent": 30, "soak_s": 300}, {"percent": 100, "soak_s": 0}]
 # A demo fleet is small and has more odd nodes than a real one; the limits say so openly.
 GATE = {"maximum_failure_percent": 10, "maximum_silent_percent": 50}

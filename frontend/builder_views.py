@@ -57,6 +57,7 @@ def new(request: HttpRequest) -> HttpResponse:
             "preview": found,
             "plan": found.plan,
             "links": plan_pages.link_rows(found.plan),
+            "gateways": plan_pages.gateway_rows(found.plan),
             "calendar": plan_pages.plan_calendar(
                 found.plan, campaign=Campaign(time_zone=form.cleaned_data["time_zone"]), start=start or now
             ),

@@ -61,6 +61,7 @@ def plan(request: HttpRequest, campaign_id: int) -> HttpResponse:
         "campaign": campaign,
         "plan": campaign.plan,
         "links": plan_pages.link_rows(campaign.plan),
+        "gateways": plan_pages.gateway_rows(campaign.plan),
         "calendar": plan_pages.plan_calendar(campaign.plan, campaign=campaign, start=start or timezone.now()),
         "starts_now": start is None,
         "changes": plan_pages.changes(campaign.plan, campaign),

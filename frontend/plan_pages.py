@@ -27,6 +27,13 @@ def link_rows(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**row, "name": names.get(row["link"], row["link"])} for row in plan.get("links", [])]
 
 
+def gateway_rows(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Gateways with the most to send first; `share` is the percent of a list's largest airtime, for a bar."""
+    rows = plan.get("gateways", [])
+    most = max((row["airtime_s"] for row in rows), default=0.0)
+    return [{**row, "share": 100 * row["airtime_s"] / most if most else 0.0} for row in rows]
+
+
 def changes(plan: Mapping[str, Any], campaign: Campaign) -> list[str]:
     """What a node goes through, in sentences."""
     if not plan["reached"]:

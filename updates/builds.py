@@ -36,7 +36,7 @@ from updates.pipeline.types import (
     ValidationLimits,
     ValidationReport,
 )
-from updates.profiles import arena_evidence, pipeline_profile
+from updates.profiles import arena_evidence, latency_estimate, pipeline_profile
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)
@@ -138,13 +138,13 @@ def _renewing(renew: Callable[[], object]) -> Iterator[None]:
 
 
 def _request(version: ModelVersion) -> BuildRequest:
-    alignments = HardwareProfile.objects.filter(runtime="tflm").values_list("alignment", flat=True)
+    wanted = HardwareProfile.objects.filter(runtime="tflm").values_list("alignment", "cache_line_bytes")
     return BuildRequest(
         onnx=load(version.onnx_id),
         calibration=load(version.calibration_id),
         evaluation=load(version.evaluation_id),
         # One image for all: what is aligned to the widest is aligned to the others.
-        targets=(TargetClass(alignment=max([16, *alignments])),),
+        targets=(TargetClass(alignment=max([16, *(max(both) for both in wanted)])),),
         limits=ValidationLimits(**version.family.limits),
         preprocessing=version.family.preprocessing,
     )
@@ -220,7 +220,7 @@ def _store_image(version: ModelVersion, image: Image) -> ModelImage:
         operators=list(image.operators),
         io_hash=image.io_hash,
         self_test_digest=image.self_test_digest,
-        facts={name: facts[name] for name in (*kept, "output_scale", "output_zero_point", "arena_estimates")},
+        facts={name: facts[name] for name in (*kept, "output_scale", "output_zero_point", "arena_estimates", "work")},
     )
 
 
@@ -270,6 +270,7 @@ def _fit(images: Iterable[ModelImage], profiles: Iterable[HardwareProfile]) -> i
                 operators=tuple(image.operators),
                 profile=pipeline_profile(profile),
                 runtime=image.runtime,
+                latency=latency_estimate(image, profile),
             )
             numbers = asdict(verdict)
             reasons, fits = list(numbers.pop("reasons")), numbers.pop("fits")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from devices.models import HardwareProfile
 from updates.models import ModelImage
 from updates.pipeline.evidence import ArenaEvidence
-from updates.pipeline.types import Profile
+from updates.pipeline.latency import estimate
+from updates.pipeline.types import Latency, Profile, Work
 
 
 def pipeline_profile(profile: HardwareProfile) -> Profile:
@@ -26,9 +27,16 @@ def pipeline_profile(profile: HardwareProfile) -> Profile:
         flash_write_bytes=profile.flash_write_bytes,
         rtos=profile.rtos,
         deadline_ms=profile.latency_deadline_ms,
+        slot_read_bytes_per_second=profile.slot_read_bytes_per_second,
     )
 
 
 def arena_evidence(image: ModelImage) -> ArenaEvidence:
     """What is known of the arena that this image needs."""
     return ArenaEvidence(image.arena_bytes, image.facts.get("arena_estimates", {}), precision=image.precision)
+
+
+def latency_estimate(image: ModelImage, profile: HardwareProfile) -> Latency | None:
+    """Of one inference; None for an image that was stored before its work was counted."""
+    work = tuple(Work(**one) for one in image.facts.get("work", ()))
+    return estimate(work, pipeline_profile(profile), precision=image.precision) if work else None

@@ -19,7 +19,7 @@ _TOKEN_BYTES = 16
 
 
 def offer(*, link: LinkKind, bundles: Mapping[str, bytes], nodes: Sequence[Recipient], now: datetime) -> None:
-    """See `Link.offer`. Four queries, and two a bundle."""
+    """See `Link.offer`. Four queries, and three a bundle."""
     if not bundles:
         raise ValueError('bundles: empty, give at least one base digest or "*"')
     for base, data in bundles.items():

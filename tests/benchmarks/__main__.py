@@ -1,7 +1,8 @@
-"""Runs one benchmark and holds its figures to limits: `python -m tests.benchmarks NAME [--n N] [--json FILE]`.
+"""Runs one benchmark and holds its figures to limits: `python -m tests.benchmarks NAME [--n N] [--models DIR] [--json FILE]`.
 
 A benchmark is a module beside this one with `run(n: int | None) -> dict[str, float]`, which measures (`n` is its size;
-None means its usual one), and `LIMITS: dict[str, tuple[str, float]]` such as `{"tick_max_s": ("<=", 1.0)}`.
+None means its usual one; one that takes networks from files has a second argument `models: Path | None`), and
+`LIMITS: dict[str, tuple[str, float]]` such as `{"tick_max_s": ("<=", 1.0)}`.
 Exit code 0: every limit is kept; 1: a figure misses its limit or is absent; 2: no such benchmark.
 """
 
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", help="benchmark to run")
     parser.add_argument("--n", type=int, help="size; each benchmark has its usual one")
+    parser.add_argument("--models", type=Path, metavar="DIR", help="further networks, where the benchmark takes some")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write name, figures and limits here")
     chosen = parser.parse_args(arguments)
     if chosen.name not in known():
@@ -67,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     module = importlib.import_module(f"tests.benchmarks.{chosen.name}")
     limits: dict[str, tuple[str, float]] = module.LIMITS
-    figures: dict[str, float] = module.run(chosen.n)
+    more = {} if chosen.models is None else {"models": chosen.models}
+    figures: dict[str, float] = module.run(chosen.n, **more)
     print(table(figures, limits))
     if chosen.json is not None:
         record = {"name": chosen.name, "figures": figures, "limits": {name: list(limits[name]) for name in limits}}

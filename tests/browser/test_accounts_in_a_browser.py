@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from playwright.sync_api import Browser
 
 from fleet.accounts.models import ApiToken, Role, User
-from tests.browser.test_pages_in_a_browser import SIZES, browser, signed_in_page  # noqa: F401 - a fixture
-from tests.integration.frontend.conftest import Fleet, fleet  # noqa: F401 - a fixture
+from tests.browser.visitor import SIZES, signed_in_page
+from tests.integration.frontend.conftest import Fleet
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 ADDRESSES = ["/users/", "/users/new/", "/users/roles/", "/account/", "/account/tokens/", "/audit/"]
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_no_page_of_accounts_overflows_and_a_token_is_made(
-    fleet: Fleet,  # noqa: F811
+    fleet: Fleet,
     live_server: object,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     width: int,
     height: int,
 ) -> None:

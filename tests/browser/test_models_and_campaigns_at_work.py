@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,11 @@ from playwright.sync_api import Browser, Page
 
 from fleet.accounts.models import Role
 from tests import factories
-from tests.browser.test_pages_in_a_browser import SIZES, browser, signed_in_page  # noqa: F401 - a fixture
+from tests.browser.visitor import SIZES, signed_in_page
 from updates.builds import build_due
 from updates.models import Campaign, ModelVersion
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 MODELS = Path(__file__).resolve().parents[2] / "demo" / "models"
 
 
@@ -37,7 +32,7 @@ def look(page: Page, name: str, width: int) -> None:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_a_campaign_is_built_previewed_saved_approved_and_started(
     live_server: object,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     width: int,
     height: int,
 ) -> None:
@@ -88,7 +83,7 @@ def test_a_campaign_is_built_previewed_saved_approved_and_started(
 
 def test_an_upload_is_refused_with_what_to_change_and_the_mended_one_is_ready(
     live_server: object,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
 ) -> None:
     address = live_server.url  # type: ignore[attr-defined]
     factories.make_profile(name="stm32l4", slot_bytes=256 * 1024)
@@ -134,7 +129,7 @@ def test_an_upload_is_refused_with_what_to_change_and_the_mended_one_is_ready(
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_two_versions_are_ticked_and_compared_and_a_failed_patch_is_built_again(
     live_server: object,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     width: int,
     height: int,
 ) -> None:

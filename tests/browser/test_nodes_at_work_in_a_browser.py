@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from devices.models import Node, SavedView
 from fleet.accounts.models import Role
-from tests.browser.test_pages_in_a_browser import browser, is_broken, signed_in_page  # noqa: F401 - a fixture
-from tests.integration.frontend.conftest import Fleet, fleet  # noqa: F401 - a fixture
+from tests.browser.visitor import is_broken, signed_in_page
+from tests.integration.frontend.conftest import Fleet
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 
 def picture(page: Page, name: str) -> None:
@@ -31,9 +26,9 @@ def picture(page: Page, name: str) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_an_operator_finds_saves_labels_and_imports(
-    fleet: Fleet,  # noqa: F811
+    fleet: Fleet,
     live_server: object,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     tmp_path: Path,
     width: int,
     height: int,

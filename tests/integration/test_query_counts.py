@@ -60,6 +60,7 @@ ENDPOINTS = {
     "GET /audit": "/audit",
     "GET /campaigns": "/campaigns",
     "GET /patches": "/patches",
+    "GET /attention": "/attention",
     "GET /network-servers": "/network-servers",
     "GET /campaigns/{campaign_id}/nodes": "/campaigns/{campaign}/nodes",
 }

@@ -82,6 +82,7 @@ static int accepted(blob base, blob patch, uint8_t *out, uint32_t *size) {
         piece = given = draw(3) != 0u && left > 9u ? 1u + draw(9) : left;
         status = mf_patch_run(p, &from, &input, &piece, given == left);
         left -= given - piece;
+        if (p->header_done && p->produced > p->target_size) abort();
         if (status != MF_PATCH_OUTPUT && status != MF_PATCH_DONE) continue;
         if (both.written + p->out_ready > LIMIT) break;
         memcpy(out + both.written, p->out, p->out_ready);

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from devices.models import FirmwareBuild, HardwareProfile
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline.fit import fit
-from updates.profiles import arena_evidence, pipeline_profile
+from updates.profiles import arena_evidence, latency_estimate, pipeline_profile
 
 
 class NodeKind(NamedTuple):
@@ -61,6 +61,7 @@ def choose(
             operators=tuple(image.operators),
             profile=pipeline_profile(profile),
             runtime=image.runtime,
+            latency=latency_estimate(image, profile),
             overrides=overrides,
             available_operators=frozenset(firmware.operators),
             firmware_arena_bytes=firmware.arena_bytes,

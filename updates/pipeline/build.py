@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from updates.pipeline import arena, child
+from updates.pipeline import arena, child, latency
 from updates.pipeline.arrays import MAXIMUM_UPLOAD_BYTES
 from updates.pipeline.check import check_size
 from updates.pipeline.evidence import ArenaEvidence
@@ -68,6 +70,7 @@ def build(request: BuildRequest, report_progress: Callable[[str, float], None]) 
         begun += 1
 
     images: list[Image] = []
+    left_out: list[tuple[TargetClass, Refused]] = []
     fits: dict[str, tuple[Fit, ...]] = {}
     reports: dict[str, ValidationReport] = {}
     with tempfile.TemporaryDirectory(prefix="modelfleet-build-") as name:
@@ -80,13 +83,28 @@ def build(request: BuildRequest, report_progress: Callable[[str, float], None]) 
         begin("convert")
         layout = child.run("convert", "updates.pipeline.convert:stage", directory, {"operators": model["operators"]})
         for target in request.targets:
-            image = _image(directory, target, model, layout, request.preprocessing, begin)
+            try:
+                image = _image(directory, target, model, layout, request.preprocessing, begin)
+            except Refused as refused:
+                left_out.append((target, refused))
+                begun = 2 + _STAGES_PER_TARGET * (len(images) + len(left_out))
+                continue
             begin("validate")
             images.append(image)
             fits[image.digest] = tuple(fit_image(image, profile) for profile in request.profiles)
             reports[image.digest] = _validate(directory, model["slices"], request.limits)
+        if not images:
+            raise left_out[0][1]
+        fp32_latency_ms = tuple(json.loads((directory / "fp32-latency.json").read_text()))
     report_progress("done", 1.0)
-    return BuildResult(tuple(images), fits, reports, {tool: version(tool) for tool in TOOLS})
+    return BuildResult(
+        tuple(images),
+        fits,
+        reports,
+        {tool: version(tool) for tool in TOOLS},
+        tuple((target, str(refused)) for target, refused in left_out),
+        fp32_latency_ms,
+    )
 
 
 def fit_image(image: Image, profile: Profile) -> Fit:
@@ -98,6 +116,7 @@ def fit_image(image: Image, profile: Profile) -> Fit:
         operators=image.operators,
         profile=profile,
         runtime=image.target.runtime,
+        latency=latency.estimate(image.work, profile, precision=image.target.precision),
     )
 
 
@@ -110,7 +129,7 @@ def _image(
     begin: Callable[[str], None],
 ) -> Image:
     begin("quantize")
-    child.run("quantize", "updates.pipeline.quantize:stage", directory, layout)
+    child.run("quantize", "updates.pipeline.quantize:stage", directory, layout | {"target": asdict(target)})
     begin("post_pass")
     passed = child.run("post_pass", "updates.pipeline.post_pass:stage", directory, {"alignment": target.alignment})
     begin("judge")
@@ -125,6 +144,7 @@ def _image(
         data=data,
         digest=hashlib.sha256(data).hexdigest(),
         operators=tuple(passed["operators"]),
+        work=latency.work(data),
         io_hash=io_hash(
             facts["input_shape"], facts["input_type"], facts["output_shape"], facts["output_type"], preprocessing
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,41 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 
-from updates.pipeline import arrays
+from updates.pipeline import arrays, fake_quantization
 from updates.pipeline.types import MAXIMUM_ONNX_BYTES, Refused
 
 # How long these run, or how large their result is, depends on the data: neither memory nor time has a bound.
 DATA_DEPENDENT = frozenset(
-    ("If", "Loop", "Scan", "NonZero", "Unique", "NonMaxSuppression", "Compress", "SequenceMap", "StringSplit")
+    """
+    If Loop Scan NonZero Unique NonMaxSuppression Compress SequenceMap StringSplit SequenceAt SequenceErase
+    SequenceInsert SplitToSequence ConcatFromSequence OptionalGetElement RegexFullMatch
+    """.split()  # noqa: SIM905 - one line an operator would hide the rest of this file
+)
+# The same input gives another output: no self-test and no comparison with the baseline can hold.
+RANDOM = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 )
 # Bounded only where these inputs are constants.
-BOUNDED_BY_INPUT = {"TopK": 1, "Range": 1, "Expand": 1, "Tile": 1, "ConstantOfShape": 0, "OneHot": 1}
+BOUNDED_BY_INPUT = {
+    "TopK": (1,),
+    "Range": (0, 1, 2),
+    "Expand": (1,),
+    "Tile": (1,),
+    "ConstantOfShape": (0,),
+    "OneHot": (1,),
+    "Reshape": (1,),
+    "Slice": (1, 2, 3, 4),
+    "Pad": (1, 3),
+    "Split": (1,),
+    "Resize": (2, 3),
+    "Upsample": (1,),
+    "Squeeze": (1,),
+    "Unsqueeze": (1,),
+    "CenterCropPad": (1,),
+    "MaxUnpool": (2,),
+}
+# Shapes are fixed here, so what is computed from a shape is as good as a constant.
+_OF_SHAPES = ("Shape", "Size")
 _STANDARD_DOMAINS = ("", "ai.onnx")
 MAXIMUM_ELEMENTS = 64 * 1024 * 1024
 
@@ -41,7 +69,8 @@ def check_size(data: bytes) -> None:
 def check(data: bytes) -> tuple[bytes, dict[str, Any]]:
     """Returns the model with static shapes (a free batch dimension becomes 1) and its facts.
 
-    facts: input_name, input_shape (batch 1 first), output_name, output_shape, operators (sorted ONNX types).
+    facts: input_name, input_shape (batch 1 first), output_name, output_shape, operators (sorted ONNX types), trained
+    (ranges and scales of quantization-aware training, as JSON).
     Raises Refused (stage check) naming the operator, tensor or dimension.
     """
     check_size(data)
@@ -50,6 +79,7 @@ def check(data: bytes) -> tuple[bytes, dict[str, Any]]:
     for tensor in graph.initializer:
         _check_initializer(tensor)
     _check_nodes(model)
+    trained = fake_quantization.strip(model)
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
@@ -84,6 +114,7 @@ def check(data: bytes) -> tuple[bytes, dict[str, Any]]:
         "output_name": graph.output[0].name,
         "output_shape": _shape(inferred.graph.output[0]),
         "operators": sorted({node.op_type for node in graph.node}),
+        "trained": asdict(trained),
     }
     return inferred.SerializeToString(deterministic=True), facts
 
@@ -140,14 +171,27 @@ def _check_initializer(tensor: onnx.TensorProto) -> None:
 
 
 def _check_nodes(model: onnx.ModelProto) -> None:
-    constants = {tensor.name for tensor in model.graph.initializer}
-    constants |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
     for function in model.functions:
         raise _refuse(
             "local_function", function.name, "it is a function of the model's own", "export with functions inlined"
         )
-    for node in model.graph.node:
-        named = f"{node.op_type} ({node.name or node.output[0]})"
+    dependent = _check_graph(model.graph, {tensor.name for tensor in model.graph.initializer}, path="")
+    if dependent:
+        others = f" ({len(dependent) - 1} more: {', '.join(dependent[1:6])})" if len(dependent) > 1 else ""
+        raise _refuse(
+            "data_dependent_operator",
+            dependent[0],
+            f"its cost or the size of its result depends on the data{others}",
+            "replace it by an operator of fixed size",
+        )
+
+
+def _check_graph(graph: onnx.GraphProto, constants: set[str], path: str) -> list[str]:
+    """Names the data-dependent operators, outer before inner. A graph within an operator sees the constants outside."""
+    constants = constants | {tensor.name for tensor in graph.initializer}
+    found = []
+    for node in graph.node:
+        named = f"{path}{node.op_type} ({node.name or next(iter(node.output), '')})"
         if node.domain not in _STANDARD_DOMAINS:
             raise _refuse(
                 "unsupported_operator",
@@ -155,18 +199,21 @@ def _check_nodes(model: onnx.ModelProto) -> None:
                 f"the operator is of domain {node.domain!r}, not standard ONNX",
                 "use standard operators",
             )
-        bound_by = BOUNDED_BY_INPUT.get(node.op_type)
-        unbounded = bound_by is not None and len(node.input) > bound_by and node.input[bound_by] not in constants
-        if node.op_type in DATA_DEPENDENT or unbounded:
-            raise _refuse(
-                "data_dependent_operator",
-                named,
-                "its cost or the size of its result depends on the data",
-                "replace it by an operator of fixed size",
-            )
+        if node.op_type in RANDOM:
+            raise _refuse("random_operator", named, "its result is drawn at random", "export the model for inference")
+        bounds = [node.input[index] for index in BOUNDED_BY_INPUT.get(node.op_type, ()) if index < len(node.input)]
+        if node.op_type in DATA_DEPENDENT or any(name and name not in constants for name in bounds):
+            found.append(named)
+        elif node.op_type in _OF_SHAPES or all(name in constants for name in node.input if name):
+            constants |= set(node.output)
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 _check_initializer(attribute.t)
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                for tensor in inner.initializer:
+                    _check_initializer(tensor)
+                found += _check_graph(inner, constants, path=f"{named} > ")
+    return found
 
 
 def _fix_batch(value: onnx.ValueInfoProto) -> None:
@@ -214,6 +261,7 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Child: model.onnx -> checked.onnx; calibration.npz and evaluation.npz -> plain .npy files that the others map."""
     checked, facts = check((directory / "model.onnx").read_bytes())
     (directory / "checked.onnx").write_bytes(checked)
+    (directory / "trained.json").write_text(json.dumps(facts.pop("trained")))
     facts["slices"] = []
     for field in ("calibration", "evaluation"):
         read = arrays.read_npz((directory / f"{field}.npz").read_bytes(), field=field)

@@ -26,6 +26,8 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 _KILL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG, prctl(2)
 # One thread each: a build must not depend on the number of cores, and each thread costs address space.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
+# Sums in one order on every x86-64: the weights are rounded by what linear algebra finds.
+_SAME_ARITHMETIC = {"OPENBLAS_CORETYPE": "NEHALEM"}
 
 Stage = Callable[[Path, dict[str, Any]], dict[str, Any]]
 
@@ -48,7 +50,12 @@ def run(
     result_path = directory / "result.json"
     result_path.unlink(missing_ok=True)
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")}
-    environment = kept | _ONE_THREAD | {"PYTHONPATH": str(_REPOSITORY), "PYTHONHASHSEED": "0", "TMPDIR": str(directory)}
+    environment = (
+        kept
+        | _ONE_THREAD
+        | _SAME_ARITHMETIC
+        | {"PYTHONPATH": str(_REPOSITORY), "PYTHONHASHSEED": "0", "TMPDIR": str(directory)}
+    )
     with (directory / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
             [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,34 @@ def fp32_outputs(model: bytes, inputs: Floats) -> Floats:
     inputs: (n, ...) in the ONNX model's own layout, without batch. Optimised int8 onnxruntime was measured to give
     other verdicts on other CPUs (saturation without VNNI), so this is used for fp32 alone.
     """
+    session = baseline(model)
+    name = session.get_inputs()[0].name
+    return np.stack([session.run(None, {name: sample[None]})[0][0] for sample in inputs])
+
+
+def baseline(model: bytes) -> Any:
+    """An onnxruntime session as `fp32_outputs` uses it: one thread, no optimisation."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def fp32_latency_ms(
+    model: bytes, inputs: Floats, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
+    """(p50, p99) of the baseline on this machine, one sample at a time, after one to warm up. clock: in seconds."""
+    session = baseline(model)
     name = session.get_inputs()[0].name
-    return np.stack([session.run(None, {name: sample[None]})[0][0] for sample in inputs])
+    session.run(None, {name: inputs[:1]})
+    taken = []
+    for sample in inputs:
+        began = clock()
+        session.run(None, {name: sample[None]})
+        taken.append(1000 * (clock() - began))
+    return float(np.quantile(taken, 0.5)), float(np.quantile(taken, 0.99))
 
 
 def orders(rank: int) -> list[Order]:

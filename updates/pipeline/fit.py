@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from updates.pipeline.evidence import ArenaEvidence
-from updates.pipeline.types import Fit, Profile
+from updates.pipeline.latency import deadline_reason
+from updates.pipeline.types import Fit, Latency, Profile
 
 
 def fit(
@@ -19,12 +20,14 @@ def fit(
     overrides: Mapping[str, int] | None = None,
     available_operators: frozenset[str] | None = None,
     firmware_arena_bytes: int | None = None,
+    latency: Latency | None = None,
 ) -> Fit:
     """All sizes in bytes.
 
     overrides: a node's own slot_bytes, sram_bytes or reserved_sram_bytes; they beat the profile's. available_operators:
     the firmware's op set; None means not known, and is not judged. firmware_arena_bytes: the arena that the firmware
-    was built with; it cannot grow with a new image, so it bounds the arena besides the profile's limit.
+    was built with; it cannot grow with a new image, so it bounds the arena besides the profile's limit. latency: of one
+    inference, held to the profile's deadline; None is not judged.
     Raises ValueError for an unknown override.
     """
     own = dict(overrides or {})
@@ -64,6 +67,8 @@ def fit(
             f"The firmware lacks {len(missing)} of the image's {len(operators)} operators, {', '.join(missing)}: "
             "register them in the firmware or replace them in the model."
         )
+    if latency is not None and (late := deadline_reason(latency, profile)) is not None:
+        reasons.append(late)
     bound = limit if firmware_arena_bytes is None else min(limit, firmware_arena_bytes)
     return Fit(
         profile=profile.name,
@@ -75,4 +80,5 @@ def fit(
         evidence=evidence,
         arena_by_evidence=arena.ladder(kernel_library=profile.kernel_library),
         reasons=tuple(reasons),
+        latency=latency,
     )

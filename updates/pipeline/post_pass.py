@@ -21,15 +21,29 @@ ALLOWED_OPERATORS = frozenset(
     """.split()  # noqa: SIM905 - one line an operator would hide the rest of this file
 )
 _OPERATOR_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-_ALIGNMENTS = (4, 8, 16)
+_ALIGNMENTS = (4, 8, 16, 32, 64)
 
 
 def unpack(model: bytes) -> Any:
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
 
 
-def pack(model: Any) -> bytes:
-    builder = flatbuffers.Builder(1 << 20)
+class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
+    """Python's generated code ignores `force_align`: this puts every vector of bytes on a multiple of `alignment`."""
+
+    def __init__(self, alignment: int) -> None:
+        super().__init__(1 << 20)
+        self.vector_alignment = alignment
+
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
+        if elemSize == 1:
+            alignment = max(alignment, self.vector_alignment)
+        return int(super().StartVector(elemSize, numElems, alignment))
+
+
+def pack(model: Any, *, alignment: int = 16) -> bytes:
+    """alignment: of every buffer's bytes within the file, in bytes; a power of two."""
+    builder = _AlignedBuilder(alignment)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
@@ -157,30 +171,22 @@ def check_integer(data: bytes) -> None:
                 )
 
 
-def post_pass(data: bytes, *, alignment: int, directory: Path) -> bytes:
-    """The slot's bytes. `directory` takes two scratch files: the aligner, C++ from TFLM, works on files.
-
-    Python's flatbuffers ignores `force_align`; the aligner puts every buffer on 16 bytes. Raises Refused.
-    """
-    from tflite_micro.tensorflow.lite.micro.tools import tflite_flatbuffer_align_wrapper as aligner
-
+def post_pass(data: bytes, *, alignment: int) -> bytes:
+    """The slot's bytes, each buffer on `alignment` bytes (32 and 64 are cache lines). Raises Refused."""
     if alignment not in _ALIGNMENTS:
         raise Refused(
             stage="post_pass",
             code="unsupported_alignment",
             field="targets.alignment",
             message=f"{alignment} bytes cannot be reached",
-            fix="use 16",
+            fix=f"use one of {', '.join(map(str, _ALIGNMENTS))}",
         )
     check_integer(data)
     check_operators(data, stage="post_pass")
     model = unpack(data)
     inline_buffers(model, data)
     strip(model)
-    source, sink = directory / "packed.tflite", directory / "aligned.tflite"
-    source.write_bytes(pack(model))
-    aligner.align_tflite_model(str(source), str(sink))
-    aligned = sink.read_bytes()
+    aligned = pack(model, alignment=max(16, alignment))
     _check_result(aligned, alignment)
     return aligned
 
@@ -213,6 +219,6 @@ def _check_result(data: bytes, alignment: int) -> None:
 def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Child: quantized.tflite -> image.tflite."""
     data = (directory / "quantized.tflite").read_bytes()
-    image = post_pass(data, alignment=arguments["alignment"], directory=directory)
+    image = post_pass(data, alignment=arguments["alignment"])
     (directory / "image.tflite").write_bytes(image)
     return {"operators": operators(image)}

@@ -57,10 +57,34 @@ class Profile:
     flash_write_bytes: int = 8
     rtos: str = "zephyr"
     deadline_ms: float | None = None
+    slot_read_bytes_per_second: int = 40_000_000
 
     @property
     def arena_limit_bytes(self) -> int:
         return max(0, math.floor((self.sram_bytes - self.reserved_sram_bytes) * self.arena_fraction))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one operator has to do. passes: how many output positions its weights serve. weight_bytes: as stored."""
+
+    operator: str
+    macs: int
+    values: int
+    weight_bytes: int
+    passes: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one inference. cycles, milliseconds: least, likely, most. basis: where the cycles a MAC come from."""
+
+    macs: int
+    weight_bytes: int
+    cycles: tuple[int, int, int]
+    milliseconds: tuple[float, float, float]
+    evidence: str
+    basis: str
 
 
 @dataclass(frozen=True)
@@ -84,6 +108,7 @@ class Image:
     output_zero_point: int
     io_hash: str
     self_test_digest: str
+    work: tuple[Work, ...] = ()
 
 
 def io_hash(
@@ -112,6 +137,7 @@ class Fit:
     evidence: str
     arena_by_evidence: dict[str, int]
     reasons: tuple[str, ...]
+    latency: Latency | None = None
 
 
 @dataclass(frozen=True)
@@ -192,9 +218,15 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """`fits` and `reports` are keyed by image digest; `tools` are the versions of what touched the bytes."""
+    """`fits` and `reports` are keyed by image digest; `tools` are the versions of what touched the bytes.
+
+    left_out: target classes of which no image could be made, with the reason, where others could.
+    fp32_latency_ms: p50 and p99 of the baseline, one sample at a time on one thread of this machine.
+    """
 
     images: tuple[Image, ...]
     fits: dict[str, tuple[Fit, ...]]
     reports: dict[str, ValidationReport]
     tools: dict[str, str]
+    left_out: tuple[tuple[TargetClass, str], ...] = ()
+    fp32_latency_ms: tuple[float, float] | None = field(default=None, compare=False)

@@ -62,7 +62,7 @@ ENDPOINTS = {
     ("GET", "/network-servers"): (Scope.READ, 200),
     ("POST", "/network-servers"): (Scope.ADMIN, 422),
     ("GET", "/network-servers/{server_id}"): (Scope.READ, 404),
-    ("PATCH", "/network-servers/{server_id}"): (Scope.ADMIN, 422),
+    ("PATCH", "/network-servers/{server_id}"): (Scope.ADMIN, 404),
     ("DELETE", "/network-servers/{server_id}"): (Scope.ADMIN, 404),
     ("POST", "/network-servers/{server_id}/check"): (Scope.NODES, 404),
     ("POST", "/network-servers/{server_id}/setup"): (Scope.ADMIN, 404),

@@ -18,9 +18,11 @@ from devices.models import (
     Node,
     OfferedBundle,
     Offering,
+    SavedView,
 )
+from fleet.accounts.models import User
 from fleet.blobs.models import Blob, store
-from updates.models import Campaign, ModelFamily, ModelImage, ModelVersion, NodeUpdate, Patch, Wave
+from updates.models import Campaign, ModelFamily, ModelImage, ModelVersion, NodeUpdate, Patch, SigningKey, Wave
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 _numbers = itertools.count(1)
@@ -128,3 +130,19 @@ def network_event(**values: Any) -> NetworkEvent:
 
 def fragment_session(**values: Any) -> FragmentSession:
     return FragmentSession.objects.create(delivery=delivery(), **values)
+
+
+def signing_key(**values: Any) -> SigningKey:
+    return SigningKey.objects.create(
+        **{"key_id": unique_digest()[:8], "public_key": "0" * 64, "added_at": NOW, **values}
+    )
+
+
+def user(**values: Any) -> User:
+    return User.objects.create(username=values.pop("username", unique("user")), **values)
+
+
+def saved_view(**values: Any) -> SavedView:
+    return SavedView.objects.create(
+        owner=values.pop("owner", None) or user(), name=values.pop("name", "mine"), **values
+    )

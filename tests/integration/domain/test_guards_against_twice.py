@@ -55,6 +55,8 @@ NAMED: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
     "delivery_open_once": lambda: twice(make.delivery, node=make.node(), reference=7),
     "one_bundle_a_base": lambda: twice(make.offered_bundle, offering=Offering.objects.create(), base_digest=""),
     "unknown_endpoint_once": lambda: twice(unknown_endpoint),
+    "one_active_signing_key": lambda: twice(make.signing_key, active=True),
+    "saved_view_name_once_an_owner": lambda: twice(make.saved_view, owner=make.user(), name="mine"),
     "network_event_once": lambda: twice(make.network_event, server=make.network_server(), node=make.node(), key="up:1"),
 }
 FIELDS: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
@@ -67,6 +69,7 @@ FIELDS: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
         lambda: make.known_image(digest="deadbeef" + 56 * "0"),
         lambda: make.known_image(digest="deadbeef" + 56 * "1"),
     ),
+    "updates.SigningKey.key_id": lambda: twice(make.signing_key, key_id="00000001"),
     "updates.ModelFamily.name": lambda: twice(make.family, name="gestures"),
     "updates.ModelFamily.model_id": lambda: twice(make.family, model_id="00000001"),
     "updates.ModelVersion.digest": lambda: twice(make.version, digest=64 * "a"),

@@ -46,7 +46,7 @@ def test_the_first_plan_says_what_the_stored_plan_will_say(version: ModelVersion
     post(client, version, do="save", percent=["100"], soak_hours=["0"])
 
     stored = Campaign.objects.get().plan
-    drawn_when_stored = ("members", "patches")
+    drawn_when_stored = ("members", "patches", "terms", "conflicts")
     assert {k: v for k, v in shown.items() if k not in drawn_when_stored} == {
         **{k: v for k, v in stored.items() if k not in drawn_when_stored},
         "refused": shown["refused"],

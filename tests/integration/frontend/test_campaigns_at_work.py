@@ -19,6 +19,7 @@ from updates import selectors as updates
 from updates.campaigns import actions
 from updates.campaigns.history import ENGINE, history
 from updates.models import Campaign, CampaignMove, Wave
+from updates.states import Actor
 
 SignIn = Callable[[Role], Client]
 
@@ -89,7 +90,9 @@ def test_history_names_who_paused_and_who_let_it_go_on_and_what_the_gate_did(fle
     actions.pause(campaign_id=campaign.pk, actor="olga", now=now, reason="rain")
     actions.resume(campaign_id=campaign.pk, actor="anna", now=now)
     with transaction.atomic():
-        actions.set_state(Campaign.objects.get(pk=campaign.pk), "halted", reason="Wave 1: too many failures.")
+        actions.set_state(
+            Campaign.objects.get(pk=campaign.pk), "halted", by=Actor.ENGINE, reason="Wave 1: too many failures."
+        )
     Wave.objects.filter(campaign=campaign, index=0).update(state="halted")
 
     found = history(campaign.pk)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,6 +88,22 @@ def test_power_cut_at_every_unit_of_output_resumes_to_the_same_image(profile: Pr
             decoder = Decoder(BASE, profile=profile, state=state, written=bytes(out))
     assert bytes(out) == TARGET
     assert cuts == (len(TARGET) - 1) // 32
+
+
+@pytest.mark.parametrize("channels", [1, 511, 512, 513, 1500])
+def test_layers_with_more_channels_than_the_decoder_remembers_decode_back(channels: int) -> None:
+    random = np.random.default_rng(channels)
+    scales, biases = (
+        random.uniform(0.001, 0.01, channels).astype("<f4"),
+        random.integers(-9999, 9999, channels).astype("<i4"),
+    )
+    moved = (scales * random.uniform(0.8, 1.2, channels)).astype("<f4")
+    base = scales.tobytes() + biases.tobytes()
+    target = moved.tobytes() + np.rint(biases * (scales / moved)).astype("<i4").tobytes()
+    ops = [Op(OpKind.FLOATS, channels), Op(OpKind.INTEGERS_SCALED, channels, offset=4 * channels)]
+    patch, bits = encode(Profile.L, base, target, ops)
+    assert decode(base, patch) == target
+    assert channels > 1000 or bits[1] < 6 * channels + 40  # the ratio of scales tells most of the bias
 
 
 def test_a_state_that_was_torn_is_refused() -> None:

@@ -162,7 +162,17 @@ def test_wrong_arrays_end_the_build_with_the_name_of_the_array():
     assert (caught.value.stage, caught.value.field) == ("arrays", "calibration")
 
 
-def test_a_target_that_is_not_built_is_refused_by_field():
-    refused = build_refusal(convolution_model(), targets=(TargetClass(precision="int4"),))
+@pytest.mark.parametrize(
+    ("target", "field"),
+    [
+        (TargetClass(precision="int2"), "targets.precision"),
+        (TargetClass(granularity="fc-per-block"), "targets.granularity"),
+        (TargetClass(runtime="tvm"), "targets.runtime"),
+        # TFLM's and CMSIS-NN's kernels take one scale a tensor for int4 there.
+        (TargetClass(precision="int4", granularity="fc-per-channel"), "targets.granularity"),
+    ],
+)
+def test_a_target_that_is_not_built_is_refused_by_field(target, field):
+    refused = build_refusal(convolution_model(), targets=(target,))
 
-    assert (refused.stage, refused.field) == ("quantize", "targets.precision")
+    assert (refused.stage, refused.field) == ("quantize", field)
