@@ -22,11 +22,11 @@ def pipeline_profile(profile: HardwareProfile) -> Profile:
         reserved_sram_bytes=profile.reserved_sram_bytes,
         arena_fraction=profile.arena_fraction,
         alignment=profile.alignment,
-        cache_line=profile.cache_line_bytes,
+        cache_line_bytes=profile.cache_line_bytes,
         flash_erase_bytes=profile.flash_erase_bytes,
         flash_write_bytes=profile.flash_write_bytes,
         rtos=profile.rtos,
-        deadline_ms=profile.latency_deadline_ms,
+        latency_deadline_ms=profile.latency_deadline_ms,
         slot_read_bytes_per_second=profile.slot_read_bytes_per_second,
     )
 

@@ -35,7 +35,7 @@ PROFILES = (
     Profile("m4-small", sram_bytes=64 * 1024),
     Profile("m4-reference", kernel_library="reference", sram_bytes=256 * 1024),
     Profile("m7-cached", core="cortex-m7", clock_hz=216_000_000, sram_bytes=320 * 1024, slot_bytes=512 * 1024),
-    Profile("m33-hurried", core="cortex-m33", deadline_ms=100, sram_bytes=256 * 1024),
+    Profile("m33-hurried", core="cortex-m33", latency_deadline_ms=100, sram_bytes=256 * 1024),
 )
 CALIBRATION = 128
 _CHILD = "tests.benchmarks.pipeline"

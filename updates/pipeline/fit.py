@@ -56,10 +56,11 @@ def fit(
             f"The arena needs {arena_bytes} bytes, the firmware was built with {firmware_arena_bytes}: make the "
             f"largest layers smaller or ship firmware with an arena of {arena_bytes} bytes."
         )
-    if alignment % profile.alignment:
+    wanted = max(profile.alignment, profile.cache_line_bytes)
+    if alignment % wanted:
         reasons.append(
-            f"The image is aligned to {alignment} bytes, the profile needs {profile.alignment}: "
-            f"build for a target class with alignment {profile.alignment}."
+            f"The image is aligned to {alignment} bytes, the profile needs {wanted}: "
+            f"build for a target class with alignment {wanted}."
         )
     missing = sorted(set(operators) - available_operators) if available_operators is not None else []
     if missing:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from updates.pipeline.statistics import wilson
 from updates.pipeline.types import Refused, ValidationLimits
-from updates.pipeline.validate import compare, validate, wilson
+from updates.pipeline.validate import compare, validate
 
 LIMITS = ValidationLimits(
     minimum_samples=100, minimum_class_samples=50, maximum_accuracy_drop=0.02, minimum_agreement=0.95,

@@ -1,0 +1,102 @@
+"""The document of an evaluation: one shape for the command line, REST and the dossier (docs/evaluation.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from updates.pipeline.types import BuildResult, Choice, Image, Profile, Refused, ValidationReport
+
+VERDICTS = ("passed", "failed", "inconclusive", "refused")
+
+
+def document(
+    result: BuildResult, *, profiles: Sequence[Profile], files: Mapping[str, str], curve: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """files: where each image was written, by digest; none where it was not. All values are plain JSON."""
+    chosen = _chosen_for(result.choices)
+    verdict, reasons = overall(
+        [
+            (choice.profile, choice.reason if choice.digest is None else "", result.reports.get(choice.digest or ""))
+            for choice in result.choices
+        ]
+    )
+    return {
+        "verdict": verdict,
+        "reasons": reasons,
+        "images": [image_entry(image, files.get(image.digest), chosen.get(image.digest, [])) for image in result.images],
+        "fits": [
+            {"digest": digest, "chosen": fit.profile in chosen.get(digest, []), **plain(asdict(fit))}
+            for digest, fits in result.fits.items()
+            for fit in fits
+        ],
+        "validation": [
+            {"digest": digest, **plain(asdict(report))} for digest, report in result.reports.items()
+        ],
+        "choices": [plain(asdict(choice)) for choice in result.choices],
+        "curve": [dict(point) for point in curve],
+        "guards": {digest: plain(asdict(guard)) for digest, guard in result.guards.items()},
+        "left_out": [{**asdict(target), "reason": reason} for target, reason in result.left_out],
+        "fp32_latency_ms": latency_entry(result.fp32_latency_ms),
+        "profiles": [plain(asdict(profile)) for profile in profiles],
+        "tools": dict(result.tools),
+        "refusal": None,
+    }
+
+
+def refused(refusal: Refused) -> dict[str, Any]:
+    """Of a model of which no image can be made."""
+    empty: dict[str, Any] = {name: [] for name in ("images", "fits", "validation", "choices", "curve", "left_out")}
+    return {"verdict": "refused", "reasons": [str(refusal)], **empty, "refusal": dict(vars(refusal))}
+
+
+def image_entry(image: Image, file: str | None, chosen_for: Sequence[str]) -> dict[str, Any]:
+    facts = asdict(image)
+    kept = ("arena_bytes", "arena_estimates", "operators", "io_hash", "self_test_digest")
+    shapes = [f"{side}_{what}" for side in ("input", "output") for what in ("shape", "type", "scale", "zero_point")]
+    return {
+        "file": file,
+        **asdict(image.target),
+        "bytes": len(image.data),
+        "digest": image.digest,
+        "chosen": bool(chosen_for),
+        "chosen_for": list(chosen_for),
+        **{name: plain(facts[name]) for name in (*kept, *shapes)},
+    }
+
+
+def overall(outcomes: Sequence[tuple[str, str, ValidationReport | None]]) -> tuple[str, list[str]]:
+    """May the version run on all of its profiles? Each outcome: profile, why nothing fits it (empty where something does),
+    and the report of the image that it gets. Fits and passes on every one: passed."""
+    verdict, reasons = "passed", []
+    for profile, misfit, report in outcomes:
+        if misfit or report is None:
+            verdict = "failed"
+            reasons.append(f"{profile}: {misfit or 'no image'}")
+        elif report.verdict != "passed":
+            verdict = "failed" if "failed" in (verdict, report.verdict) else "inconclusive"
+            reasons += [f"{profile}: {reason}" for reason in report.reasons]
+    return verdict, list(dict.fromkeys(reasons))
+
+
+def _chosen_for(choices: Sequence[Choice]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for choice in choices:
+        if choice.digest is not None:
+            found.setdefault(choice.digest, []).append(choice.profile)
+    return found
+
+
+def latency_entry(latency: tuple[float, float] | None) -> dict[str, float] | None:
+    return None if latency is None else {"p50": latency[0], "p99": latency[1]}
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, and what is not finite as null: JSON knows no infinity (SQNR null: both outputs are equal)."""
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
