@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
@@ -14,6 +14,7 @@ from devices.api import After, Id, Limit, NodeOut, Strict, nodes
 from fleet.accounts.authentication import actor_of, uploader, viewer
 from fleet.blobs.models import load
 from updates import selectors, services
+from updates.dossier import version_document
 from updates.models import Fit, ModelFamily, ModelImage, ModelVersion, ValidationReport
 from updates.node_filter import nodes_matching
 
@@ -25,7 +26,9 @@ class FamilyIn(Strict):
     name: str
     preprocessing: str = "none"
     class_names: list[str] = []
-    limits: dict[str, float] = {}
+    limits: dict[str, Any] = {}
+    task: Literal["auto", "classification", "anomaly", "regression"] = "auto"
+    signal: dict[str, int | float | None] = {}
 
 
 class FamilyOut(Schema):
@@ -34,11 +37,13 @@ class FamilyOut(Schema):
     model_id: str
     preprocessing: str
     class_names: list[str]
-    limits: dict[str, float]
+    limits: dict[str, Any]
+    task: str
+    signal: dict[str, Any]
 
 
 class ImageOut(Schema):
-    """arena_bytes: the bisected minimum in the TFLM interpreter."""
+    """arena_bytes: the bisected minimum in the TFLM interpreter. chosen_for: names of the profiles that get this image."""
 
     digest: str
     runtime: str
@@ -50,6 +55,11 @@ class ImageOut(Schema):
     operators: list[str]
     io_hash: str
     self_test_digest: str
+    chosen_for: list[str]
+
+    @staticmethod
+    def resolve_chosen_for(image: ModelImage) -> list[str]:
+        return [fit.profile.name for fit in image.fits.all() if fit.rank == 0 and fit.fits]
 
 
 class VersionOut(Schema):
@@ -148,6 +158,12 @@ def get_fit(request: HttpRequest, version_id: Id) -> object:
 def get_validation(request: HttpRequest, version_id: Id) -> object:
     version = get_object_or_404(ModelVersion, pk=version_id)
     return ValidationReport.objects.filter(image__version=version).select_related("image").order_by("image")
+
+
+@router.get("/versions/{version_id}/evaluation", response=dict[str, Any], auth=viewer, tags=["versions"])
+def get_evaluation(request: HttpRequest, version_id: Id) -> dict[str, Any]:
+    """The whole evidence, as `manage.py evaluate_model --json` writes it: docs/evaluation.md."""
+    return version_document(get_object_or_404(ModelVersion, pk=version_id))
 
 
 @router.get("/images/{digest}/data", auth=viewer, tags=["versions"], response={200: None})

@@ -12,9 +12,8 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from devices.models import HardwareProfile
-from updates.pipeline.choice import candidates
 from updates.pipeline.post_pass import ALIGNMENTS
-from updates.pipeline.types import BuildResult, Profile, Refused, TargetClass, ValidationLimits
+from updates.pipeline.types import BuildResult, Profile, Refused, ValidationLimits
 
 MAXIMUM_PROFILES = 100
 # Refusals of a sound model that cannot run on a microcontroller; all others of these stages are of bad input.
@@ -116,12 +115,6 @@ def read_limits(text: str, *, source: str) -> ValidationLimits:
         return ValidationLimits.of(given)
     except ValueError as error:
         raise BadInput(f"{source}: {error}") from error
-
-
-def targets_for(profiles: tuple[Profile, ...]) -> tuple[TargetClass, ...]:
-    """What is worth building for these; one alignment for all: the widest is good for the others too."""
-    ours = [profile for profile in profiles if profile.runtime == "tflm"]
-    return candidates(max([16, *(max(profile.alignment, profile.cache_line_bytes) for profile in ours)]))
 
 
 def write_images(result: BuildResult, directory: Path, *, stem: str) -> dict[str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from devices.models import HardwareProfile
 from updates.models import ModelImage
+from updates.pipeline.choice import candidates
 from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.latency import estimate
-from updates.pipeline.types import Latency, Profile, Work
+from updates.pipeline.types import Latency, Profile, TargetClass, Work
 
 
 def pipeline_profile(profile: HardwareProfile) -> Profile:
@@ -29,6 +30,12 @@ def pipeline_profile(profile: HardwareProfile) -> Profile:
         latency_deadline_ms=profile.latency_deadline_ms,
         slot_read_bytes_per_second=profile.slot_read_bytes_per_second,
     )
+
+
+def targets_for(profiles: tuple[Profile, ...]) -> tuple[TargetClass, ...]:
+    """What is worth building for these; one alignment for all: the widest is good for the others too."""
+    ours = [profile for profile in profiles if profile.runtime == "tflm"]
+    return candidates(max([16, *(max(profile.alignment, profile.cache_line_bytes) for profile in ours)]))
 
 
 def arena_evidence(image: ModelImage) -> ArenaEvidence:

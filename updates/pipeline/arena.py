@@ -9,12 +9,12 @@ CMSIS-NN, never under on 24 int8 files.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
 from updates.pipeline.post_pass import operator_name, unpack
+from updates.pipeline.types import ArenaPlan, Placement
 
 ALIGNMENT = 16
 _TYPE_BITS = {
@@ -33,32 +33,6 @@ _TYPE_NAMES = {value: name for name, value in vars(schema.TensorType).items() if
 _BASE_BYTES, _TENSOR_BYTES, _NODE_BYTES = 512, 12, 32
 _WEIGHTED_KERNEL_BYTES, _KERNEL_BYTES, _ENDPOINT_BYTES = 112, 64, 64
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
-
-
-@dataclass(frozen=True)
-class Placement:
-    """One buffer of the arena's head: bytes from `offset`, alive from operator `first` to `last` (0: before the first)."""
-
-    name: str
-    size: int
-    first: int
-    last: int
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class ArenaPlan:
-    """`operators` names each step; `peak_step` is where most bytes are alive. Sizes are bytes."""
-
-    placements: tuple[Placement, ...]
-    operators: tuple[str, ...]
-    head_bytes: int
-    tail_bytes: int
-    peak_step: int
-
-    @property
-    def total_bytes(self) -> int:
-        return self.head_bytes + self.tail_bytes
 
 
 def plan(image: bytes, *, kernel_library: str) -> ArenaPlan:

@@ -16,7 +16,7 @@ import numpy as np
 from updates.pipeline import child, guard, latency, slices
 from updates.pipeline.arrays import MAXIMUM_UPLOAD_BYTES
 from updates.pipeline.check import check_size
-from updates.pipeline.choice import Choice, choose
+from updates.pipeline.choice import choose
 from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.fit import fit
 from updates.pipeline.imaging import make_image
@@ -24,6 +24,7 @@ from updates.pipeline.quantize import check_target, quantized
 from updates.pipeline.types import (
     BuildRequest,
     BuildResult,
+    Choice,
     Fit,
     Flip,
     Image,
@@ -303,7 +304,11 @@ def _bring_out(rooms: Iterable[Path], directory: Path) -> None:
     """What children made in their rooms goes to where all can see it."""
     for room in rooms:
         for path in room.iterdir():
-            if path.is_file() and not path.is_symlink() and path.name not in ("arguments.json", "result.json", "stderr"):
+            if (
+                path.is_file()
+                and not path.is_symlink()
+                and path.name not in ("arguments.json", "result.json", "stderr")
+            ):
                 path.replace(directory / path.name)
 
 

@@ -34,11 +34,10 @@ def choose(
     slices that all images were shown (within 0.5 dB), then the smaller arena, then the smaller image. contract: io_hashes that
     firmware takes; an image with another comes after all that have one of these. Raises KeyError for an image that was
     not fitted to the profile or not validated."""
-    shown = [{one.name for one in reports[image.digest].slices} for image in images]
-    common = set.intersection(*shown) if shown else set()
-    weighed = [_weigh(profile.name, image, fits[image.digest], reports[image.digest], common) for image in images]
+    noise = noise_db(reports)
+    weighed = [_weigh(profile.name, image, fits[image.digest], reports[image.digest], noise) for image in images]
     foreign = {image.digest for image in images if contract is not None and image.io_hash not in contract}
-    ordered = _ordered(weighed, foreign)
+    ordered = best_first(weighed, foreign)
     if not ordered:
         return Choice(profile.name, None, (), "No image was built.")
     first = ordered[0]
@@ -52,19 +51,36 @@ def choose(
     return Choice(profile.name, first.digest, tuple(ordered), reason)
 
 
+def noise_db(reports: Mapping[str, ValidationReport]) -> dict[str, float]:
+    """By image digest: the SQNR on the worst of the slices that all images were shown."""
+    shown = [{one.name for one in report.slices} for report in reports.values()]
+    common = set.intersection(*shown) if shown else set()
+    return {
+        digest: min((one.sqnr_db for one in report.slices if one.name in common), default=-math.inf)
+        for digest, report in reports.items()
+    }
+
+
 def _weigh(
-    profile: str, image: Image, fits: Sequence[Fit], report: ValidationReport, common: Collection[str]
+    profile: str, image: Image, fits: Sequence[Fit], report: ValidationReport, noise: Mapping[str, float]
 ) -> Alternative:
     found = next((one for one in fits if one.profile == profile), None)
     if found is None:
         raise KeyError(f"image {image.digest[:12]} was not fitted to profile {profile}")
-    worst = min((one.sqnr_db for one in report.slices if one.name in common), default=-math.inf)
     return Alternative(
-        image.digest, image.target, found.fits, report.verdict, worst, found.arena_bytes, found.image_bytes
+        image.digest,
+        image.target,
+        found.fits,
+        report.verdict,
+        noise[image.digest],
+        found.arena_bytes,
+        found.image_bytes,
     )
 
 
-def _ordered(weighed: Sequence[Alternative], foreign: Collection[str]) -> list[Alternative]:
+def best_first(weighed: Sequence[Alternative], foreign: Collection[str] = ()) -> list[Alternative]:
+    """As `choose` says. foreign: digests of images that firmware in the field does not take."""
+
     def standing(one: Alternative) -> tuple[bool, bool, int]:
         return not one.fits, one.digest in foreign, -_RANK[one.verdict]
 

@@ -7,13 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from updates.pipeline.types import BuildResult, Choice, Image, Profile, Refused, ValidationReport
+from updates.pipeline.types import BuildResult, Choice, Profile, Refused, TargetClass, ValidationReport
 
-VERDICTS = ("passed", "failed", "inconclusive", "refused")
+SHAPE_FACTS = tuple(
+    f"{side}_{what}" for side in ("input", "output") for what in ("shape", "type", "scale", "zero_point")
+)
+IMAGE_FACTS = ("arena_bytes", "arena_estimates", "operators", "io_hash", "self_test_digest", *SHAPE_FACTS)
 
 
 def document(
-    result: BuildResult, *, profiles: Sequence[Profile], files: Mapping[str, str], curve: Sequence[Mapping[str, Any]] = ()
+    result: BuildResult,
+    *,
+    profiles: Sequence[Profile],
+    files: Mapping[str, str],
+    curve: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """files: where each image was written, by digest; none where it was not. All values are plain JSON."""
     chosen = _chosen_for(result.choices)
@@ -26,15 +33,23 @@ def document(
     return {
         "verdict": verdict,
         "reasons": reasons,
-        "images": [image_entry(image, files.get(image.digest), chosen.get(image.digest, [])) for image in result.images],
+        "images": [
+            image_entry(
+                target=image.target,
+                size=len(image.data),
+                digest=image.digest,
+                facts=asdict(image),
+                file=files.get(image.digest),
+                chosen_for=chosen.get(image.digest, []),
+            )
+            for image in result.images
+        ],
         "fits": [
             {"digest": digest, "chosen": fit.profile in chosen.get(digest, []), **plain(asdict(fit))}
             for digest, fits in result.fits.items()
             for fit in fits
         ],
-        "validation": [
-            {"digest": digest, **plain(asdict(report))} for digest, report in result.reports.items()
-        ],
+        "validation": [{"digest": digest, **plain(asdict(report))} for digest, report in result.reports.items()],
         "choices": [plain(asdict(choice)) for choice in result.choices],
         "curve": [dict(point) for point in curve],
         "guards": {digest: plain(asdict(guard)) for digest, guard in result.guards.items()},
@@ -52,18 +67,24 @@ def refused(refusal: Refused) -> dict[str, Any]:
     return {"verdict": "refused", "reasons": [str(refusal)], **empty, "refusal": dict(vars(refusal))}
 
 
-def image_entry(image: Image, file: str | None, chosen_for: Sequence[str]) -> dict[str, Any]:
-    facts = asdict(image)
-    kept = ("arena_bytes", "arena_estimates", "operators", "io_hash", "self_test_digest")
-    shapes = [f"{side}_{what}" for side in ("input", "output") for what in ("shape", "type", "scale", "zero_point")]
+def image_entry(
+    *,
+    target: TargetClass,
+    size: int,
+    digest: str,
+    facts: Mapping[str, Any],
+    file: str | None,
+    chosen_for: Sequence[str],
+) -> dict[str, Any]:
+    """facts: of the fields of `Image`, those in IMAGE_FACTS that are known."""
     return {
         "file": file,
-        **asdict(image.target),
-        "bytes": len(image.data),
-        "digest": image.digest,
+        **asdict(target),
+        "bytes": size,
+        "digest": digest,
         "chosen": bool(chosen_for),
         "chosen_for": list(chosen_for),
-        **{name: plain(facts[name]) for name in (*kept, *shapes)},
+        **{name: plain(facts[name]) for name in IMAGE_FACTS if name in facts},
     }
 
 

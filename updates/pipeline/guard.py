@@ -49,9 +49,7 @@ class Guard:
     threshold: Confidence | None = None
 
 
-def propose(
-    windows: npt.NDArray[Any], outputs: npt.NDArray[np.float32], labels: npt.NDArray[np.int64] | None
-) -> Guard:
+def propose(windows: npt.NDArray[Any], outputs: npt.NDArray[np.float32], labels: npt.NDArray[np.int64] | None) -> Guard:
     """windows: (n, ...) of the input tensor, int8 or int16 (of which the high byte counts). outputs: (n, classes), as the
     image gave them. labels: (n,) of a classifier, else None.
 

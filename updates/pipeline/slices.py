@@ -53,7 +53,7 @@ def perturb_stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     chosen = rows(len(clean), arguments["samples"])
     np.save(directory / "perturbed-rows.npy", chosen)
     labels = directory / "labels-0.npy"
-    made = []
+    made: list[dict[str, Any]] = []
     for name, inputs in perturb.perturbed(clean[chosen], Signal(**arguments["signal"]), seed=SEED).items():
         if name in arguments["taken"]:
             continue
@@ -70,4 +70,3 @@ def _save_baseline(
     directory: Path, model: bytes, index: int, inputs: npt.NDArray[np.float32], output_order: list[int]
 ) -> None:
     np.save(directory / f"fp32-{index}.npy", moved(fp32_outputs(model, inputs), output_order))
-

@@ -93,9 +93,35 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """One buffer of the arena's head: bytes from `offset`, alive from operator `first` to `last` (0: before the first)."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class ArenaPlan:
+    """`operators` names each step; `peak_step` is where most bytes are alive. Sizes are bytes."""
+
+    placements: tuple[Placement, ...]
+    operators: tuple[str, ...]
+    head_bytes: int
+    tail_bytes: int
+    peak_step: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.head_bytes + self.tail_bytes
+
+
+@dataclass(frozen=True)
 class Image:
     """The exact bytes of a model slot. `arena_bytes` is the smallest arena in which TFLM ran it here (x86-64);
-    `arena_estimates` is what a 32-bit core needs, by kernel library."""
+    `arena_estimates` is what a 32-bit core needs, by kernel library; `memory_map` lays it out with CMSIS-NN."""
 
     target: TargetClass
     data: bytes
@@ -114,6 +140,7 @@ class Image:
     io_hash: str
     self_test_digest: str
     work: tuple[Work, ...] = ()
+    memory_map: ArenaPlan | None = None
 
 
 def io_hash(
@@ -153,6 +180,18 @@ class Signal:
     time_axis: int | None = None
     sample_rate_hz: float | None = None
     mains_hz: float = 50.0
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Signal:
+        """From JSON. Raises ValueError that names the field and the fix."""
+        _check_numbers(given, list(cls.__dataclass_fields__), "signal")
+        axis, rate = given.get("time_axis"), given.get("sample_rate_hz")
+        if axis is not None and (not isinstance(axis, int) or axis < 0):
+            raise ValueError(f"signal.time_axis: {axis!r} is no dimension; count from 0, without the batch")
+        for name, value in (("sample_rate_hz", rate), ("mains_hz", given.get("mains_hz", cls.mains_hz))):
+            if value is not None and value <= 0:
+                raise ValueError(f"signal.{name}: {value!r} is no frequency; give hertz above 0")
+        return cls(**given)
 
 
 # What a slice that was made by perturbing is held to where the owner says nothing: an input as bad as that costs the
@@ -197,15 +236,18 @@ class ValidationLimits:
     def of(cls, given: Mapping[str, Any]) -> ValidationLimits:
         """From JSON or YAML. Raises ValueError that names the field and the fix."""
         numbers = [name for name in cls.__dataclass_fields__ if name not in ("zero_miss", "slices")]
-        _check_limits(given, [*numbers, "zero_miss", "slices"], "limits")
+        known = [*numbers, "zero_miss", "slices"]
+        _check_numbers(given, known, "limits", but=("zero_miss", "slices"))
         zero_miss, slices = given.get("zero_miss", ()), given.get("slices", {})
         if isinstance(zero_miss, str) or not all(isinstance(name, str) for name in zero_miss):
             raise ValueError(f"limits.zero_miss: {zero_miss!r} is no list of slice names; use e.g. [arc-fault]")
         if not isinstance(slices, Mapping) or not all(isinstance(one, Mapping) for one in slices.values()):
             raise ValueError("limits.slices: it is no table; use e.g. {noise-5db: {minimum_agreement: 0.5}}")
         for name, own in slices.items():
-            _check_limits(own, numbers, f"limits.slices.{name}")
-        return cls(**{**given, "zero_miss": tuple(zero_miss), "slices": {key: dict(own) for key, own in slices.items()}})
+            _check_numbers(own, numbers, f"limits.slices.{name}")
+        return cls(
+            **{**given, "zero_miss": tuple(zero_miss), "slices": {key: dict(own) for key, own in slices.items()}}
+        )
 
     def of_slice(self, name: str, *, perturbed: bool = False) -> ValidationLimits:
         """What this slice is held to."""
@@ -215,11 +257,11 @@ class ValidationLimits:
         return name in self.zero_miss or name.replace("_", "-").startswith(ZERO_MISS)
 
 
-def _check_limits(given: Mapping[str, Any], known: list[str], field: str) -> None:
+def _check_numbers(given: Mapping[str, Any], known: list[str], field: str, but: tuple[str, ...] = ()) -> None:
     for name, value in given.items():
         if name not in known:
             raise ValueError(f"{field}: {name!r} is unknown; use {', '.join(known)}")
-        if name in ("zero_miss", "slices"):
+        if name in but or (value is None and field == "signal"):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{field}.{name}: {value!r} is no number; give one")

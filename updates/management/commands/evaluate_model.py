@@ -8,10 +8,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from updates.evaluation import BadInput, is_bad_input, read_limits, read_profiles, targets_for, write_images
+from updates.evaluation import BadInput, is_bad_input, read_limits, read_profiles, write_images
 from updates.pipeline.build import build
 from updates.pipeline.document import document, refused
 from updates.pipeline.types import TASKS, BuildRequest, Refused, Signal, ValidationLimits
+from updates.profiles import targets_for
 
 PASSED, NOT_PASSED, BAD_INPUT = 0, 1, 2
 
@@ -38,7 +39,9 @@ class Command(BaseCommand):
         )
         parser.add_argument("--against", type=Path, metavar="BASE.tflite", help="the image that most nodes hold")
         parser.add_argument("--images", type=Path, metavar="DIR", help="write each image there")
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole evidence there; - for the screen")
+        parser.add_argument(
+            "--json", type=Path, metavar="FILE", help="write the whole evidence there; - for the screen"
+        )
         parser.add_argument("--limits", type=Path, metavar="L.yaml", help="what the model's owner accepts")
         parser.add_argument("--task", choices=TASKS, help="told from the labels where it is left out")
         parser.add_argument("--time-axis", type=int, help="which dimension of a sample is time, from 0, without batch")
@@ -75,7 +78,7 @@ class Command(BaseCommand):
             limits=read_limits(_text(limits, "--limits"), source="--limits") if limits else ValidationLimits(),
             preprocessing=options["preprocessing"],
             task=options["task"],
-            signal=Signal(options["time_axis"], options["sample_rate_hz"], options["mains_hz"]),
+            signal=_signal(options),
         )
         try:
             result = build(request, self._progress)
@@ -112,6 +115,13 @@ class Command(BaseCommand):
         for reason in found["reasons"]:
             self.stdout.write(reason)
         self.stdout.write(f"verdict: {found['verdict']}")
+
+
+def _signal(options: dict[str, Any]) -> Signal:
+    try:
+        return Signal.of({name: options[name] for name in ("time_axis", "sample_rate_hz", "mains_hz")})
+    except ValueError as error:
+        raise BadInput(str(error)) from error
 
 
 def _bytes(path: Path, option: str) -> bytes:
