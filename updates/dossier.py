@@ -56,6 +56,7 @@ def version_document(version: ModelVersion) -> dict[str, Any]:
         ],
         "choices": choices,
         "curve": version.evidence.get("curve", []),
+        "curve_refusal": version.evidence.get("curve_refusal", ""),
         "guards": {image.digest: image.facts["guard"] for image in images if image.facts.get("guard")},
         "left_out": version.evidence.get("left_out", []),
         "fp32_latency_ms": version.evidence.get("fp32_latency_ms"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from updates.pipeline.types import BuildResult, Choice, Profile, Refused, TargetClass, ValidationReport
+from updates.pipeline.types import BuildResult, Choice, CurvePoint, Profile, Refused, TargetClass, ValidationReport
 
+# Frames, hours and what was assumed of the radio, by name.
+Transfer = Callable[[int], Mapping[str, Any]]
 SHAPE_FACTS = tuple(
     f"{side}_{what}" for side in ("input", "output") for what in ("shape", "type", "scale", "zero_point")
 )
@@ -20,9 +22,10 @@ def document(
     *,
     profiles: Sequence[Profile],
     files: Mapping[str, str],
-    curve: Sequence[Mapping[str, Any]] = (),
+    transfer: Transfer | None = None,
 ) -> dict[str, Any]:
-    """files: where each image was written, by digest; none where it was not. All values are plain JSON."""
+    """files: where each image was written, by digest; none where it was not. transfer: what it takes to bring so many
+    bytes to a node. All values are plain JSON."""
     chosen = _chosen_for(result.choices)
     verdict, reasons = overall(
         [
@@ -51,7 +54,8 @@ def document(
         ],
         "validation": [{"digest": digest, **plain(asdict(report))} for digest, report in result.reports.items()],
         "choices": [plain(asdict(choice)) for choice in result.choices],
-        "curve": [dict(point) for point in curve],
+        "curve": [curve_entry(point, files.get(point.digest), transfer) for point in result.curve],
+        "curve_refusal": result.curve_refusal,
         "guards": {digest: plain(asdict(guard)) for digest, guard in result.guards.items()},
         "left_out": [{**asdict(target), "reason": reason} for target, reason in result.left_out],
         "fp32_latency_ms": latency_entry(result.fp32_latency_ms),
@@ -61,10 +65,27 @@ def document(
     }
 
 
+def curve_entry(point: CurvePoint, file: str | None, transfer: Transfer | None) -> dict[str, Any]:
+    facts = asdict(point)
+    data = facts.pop("data")
+    return {
+        "file": file,
+        **plain(facts),
+        "bytes": len(data),
+        **(dict(transfer(point.patch_bytes)) if transfer else {}),
+    }
+
+
 def refused(refusal: Refused) -> dict[str, Any]:
     """Of a model of which no image can be made."""
     empty: dict[str, Any] = {name: [] for name in ("images", "fits", "validation", "choices", "curve", "left_out")}
-    return {"verdict": "refused", "reasons": [str(refusal)], **empty, "refusal": dict(vars(refusal))}
+    return {
+        "verdict": "refused",
+        "reasons": [str(refusal)],
+        **empty,
+        "curve_refusal": "",
+        "refusal": dict(vars(refusal)),
+    }
 
 
 def image_entry(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -213,11 +213,12 @@ ZERO_MISS = "zero-miss"
 class ValidationLimits:
     """What the model's owner accepts, per slice. Drops and agreement are fractions (0 to 1).
 
-    minimum_sqnr_db is for all that is no classification. minimum_recall_samples: of a class, for its recall to be judged;
-    of perturbed samples there may be few of each. maximum_error_increase is relative to the error of
-    fp32 (regression with labels), maximum_auc_drop is for anomaly detection. zero_miss: slices of which one wrong
-    decision of the quantized network fails, whatever n; a slice whose name begins with "zero-miss" is one. slices:
-    other limits for single slices, by name and field; made slices have PERTURBED_LIMITS besides.
+    minimum_sqnr_db is for all that is no classification. minimum_recall_samples: of a class, for its recall to be
+    judged; of perturbed samples there may be few of each. maximum_error_increase is relative to the error of fp32
+    (regression with labels), maximum_auc_drop is for anomaly detection. zero_miss: slices of which one wrong decision of
+    the quantized network fails, whatever n; a slice whose name begins with "zero-miss" is one. curve_*: what may be given
+    for a smaller patch against the deployed image. slices: other limits for single slices, by name and field; made
+    slices have PERTURBED_LIMITS besides.
     """
 
     minimum_samples: int = 100
@@ -229,6 +230,8 @@ class ValidationLimits:
     minimum_sqnr_db: float = 15.0
     maximum_auc_drop: float = 0.02
     maximum_error_increase: float = 0.10
+    curve_accuracy_drop: float = 0.01
+    curve_error_growth: float = 0.03
     zero_miss: tuple[str, ...] = ()
     slices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -333,6 +336,32 @@ class ValidationReport:
 
 
 @dataclass(frozen=True)
+class Against:
+    """The image that most nodes hold, and what a patch from it to another image weighs in bytes."""
+
+    base: bytes
+    patch_bytes: Callable[[bytes], int]
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """An image of the new version near the deployed one. strength: how dear a bit was, 0 for the plain image.
+    activations: whose scales (base or new). metric: accuracy (loss is its drop) or error (loss is its relative growth)."""
+
+    data: bytes
+    digest: str
+    strength: float
+    activations: str
+    patch_bytes: int
+    metric: str
+    reference: float
+    value: float
+    loss: float
+    within_limit: bool
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class BuildRequest:
     """task None: told from labels and outputs (`validate.task_of`). contract: io_hashes that firmware in the field takes,
     which images with another one come after; where no image has one of them, that of the first target class counts. None:
@@ -348,6 +377,7 @@ class BuildRequest:
     task: Task | None = None
     signal: Signal = Signal()
     contract: frozenset[str] | None = None
+    against: Against | None = None
 
 
 @dataclass(frozen=True)
@@ -380,7 +410,8 @@ class BuildResult:
 
     left_out: target classes of which no image could be made, with the reason, where others could. choices: one a
     profile of the request. fp32_latency_ms: p50 and p99 of the baseline, one sample at a time on one thread of this
-    machine.
+    machine. curve: smallest patch first; the point that is chosen is the image of its target class. curve_refusal: why
+    there is no image near the deployed one.
     """
 
     images: tuple[Image, ...]
@@ -391,3 +422,5 @@ class BuildResult:
     fp32_latency_ms: tuple[float, float] | None = field(default=None, compare=False)
     choices: tuple[Choice, ...] = ()
     guards: dict[str, Guard] = field(default_factory=dict)
+    curve: tuple[CurvePoint, ...] = ()
+    curve_refusal: str = ""

@@ -45,7 +45,14 @@ def test_a_real_network_becomes_ready_with_fits_and_a_passed_validation(profiles
     assert build_due(NOW, 1) == 1
     version.refresh_from_db()
     assert (version.state, version.refusal, version.progress_percent, version.stage) == ("ready", None, 100, "done")
-    image = version.images.get()
+    assert version.images.count() == 4
+    assert list(Fit.objects.filter(rank=0, fits=True).values_list("profile__name", flat=True)) == ["roomy"]
+    image = version.images.get(fits__profile__name="roomy", fits__rank=0)
+    # Nothing is known of firmware yet, so an int8 input stays one.
+    assert image.precision == "int8"
+    assert image.facts["input_type"] == "int8"
+    others = version.images.exclude(pk=image.pk)
+    assert {other.validation.verdict for other in others} <= {"inconclusive", "failed"}
     assert hashlib.sha256(bytes(image.blob.data)).hexdigest() == image.digest
     assert KnownImage.objects.get(digest=image.digest).prefix == image.digest[:8]
     assert image.validation.verdict == "passed"
@@ -73,7 +80,7 @@ def test_a_version_that_fits_nowhere_is_still_ready(db: None) -> None:
     build_due(NOW, 1)
     version.refresh_from_db()
     assert version.state == "ready"
-    assert not Fit.objects.get().fits
+    assert not Fit.objects.filter(fits=True).exists()
 
 
 def test_a_network_that_loses_accuracy_is_refused_with_its_report_kept_and_more_lenient_data_may_follow(

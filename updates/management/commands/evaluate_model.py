@@ -3,12 +3,21 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from updates.evaluation import BadInput, is_bad_input, read_limits, read_profiles, write_images
+from updates.evaluation import (
+    BadInput,
+    is_bad_input,
+    read_base,
+    read_limits,
+    read_profiles,
+    transfer,
+    write_images,
+)
 from updates.pipeline.build import build
 from updates.pipeline.document import document, refused
 from updates.pipeline.types import TASKS, BuildRequest, Refused, Signal, ValidationLimits
@@ -80,6 +89,9 @@ class Command(BaseCommand):
             task=options["task"],
             signal=_signal(options),
         )
+        if options["against"]:
+            base = read_base(_bytes(options["against"], "--against"), source="--against")
+            request = replace(request, against=base)
         try:
             result = build(request, self._progress)
         except Refused as refusal:
@@ -89,7 +101,7 @@ class Command(BaseCommand):
         files = {}
         if options["images"]:
             files = write_images(result, options["images"], stem=options["model"].stem)
-        return document(result, profiles=profiles, files=files)
+        return document(result, profiles=profiles, files=files, transfer=transfer)
 
     def _progress(self, stage: str, fraction: float) -> None:
         self.stderr.write(f"{fraction:4.0%} {stage}")
@@ -112,6 +124,14 @@ class Command(BaseCommand):
         for fit in found["fits"]:
             says = "fits" if fit["fits"] else " ".join(fit["reasons"])
             self.stdout.write(f"fit {fit['digest'][:12]} on {fit['profile']}: {says}")
+        for point in found["curve"]:
+            self.stdout.write(
+                f"{'chosen' if point['chosen'] else 'point '} {point['digest'][:12]}: patch {point['patch_bytes']} bytes, "
+                f"{point['frames']} frames, {point['hours']} h, {point['metric']} {point['value']:.4f} (loss "
+                f"{point['loss']:.4f}{'' if point['within_limit'] else ', beyond the limit'})"
+            )
+        if found["curve_refusal"]:
+            self.stdout.write(f"against the deployed image: {found['curve_refusal']}")
         for reason in found["reasons"]:
             self.stdout.write(reason)
         self.stdout.write(f"verdict: {found['verdict']}")
