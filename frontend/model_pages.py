@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from frontend.memory_map import MemoryMap, memory_map
 from frontend.pages import Verdict, as_sentence, plural
 from frontend.svg import ConfusionRow, confusion
 from updates import selectors as updates
@@ -15,7 +16,11 @@ from updates.pipeline.statistics import wilson
 from updates.states import VersionState
 
 # How the arena was measured, by the word that a fit carries.
-EVIDENCE = {"tflm-bisected-x86": "smallest arena in which the TFLM interpreter ran it, on x86-64"}
+EVIDENCE = {
+    "tflm-bisected-x86": "smallest arena in which the TFLM interpreter ran it, on x86-64",
+    "analytic-32-bit": "estimate for a 32-bit core with its kernel library’s scratch",
+    "node-reported": "what a node said that it uses",
+}
 _SEVERITY = {"failed": 0, "inconclusive": 1, "passed": 2}
 
 
@@ -70,13 +75,41 @@ def _reasons(images: list[ModelImage]) -> str:
 
 
 def _worst(images: list[ModelImage]) -> str:
-    slices = [one for image in images if hasattr(image, "validation") for one in _slices(image)]
+    slices = [one for image in proved(images) for one in _slices(image)]
     judged = [one for one in slices if one["change"] is not None]
     if not judged:
         return ""
     worst = min(judged, key=lambda one: one["change"])
     points = f"{abs(worst['change']) * 100:.1f} points {'below' if worst['change'] < 0 else 'above'} fp32"
     return f"Worst slice: {worst['name']}, {points} on {plural(worst['n'], 'sample')}."
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """profiles: names of those that get it. noise_db: on the worst slice that all images were shown; None: unknown."""
+
+    image: ModelImage
+    profiles: list[str]
+    noise_db: float | None
+    map: MemoryMap | None
+
+
+def proved(images: list[ModelImage]) -> list[ModelImage]:
+    """Those that a profile gets, else the first: their reports are whole, the others' of the uploaded slices alone."""
+    judged = [image for image in images if hasattr(image, "validation")]
+    return [image for image in judged if _profiles_of(image)] or judged[:1]
+
+
+def _profiles_of(image: ModelImage) -> list[str]:
+    return [fit.profile.name for fit in image.fits.all() if fit.rank == 0 and fit.fits]
+
+
+def _image_row(image: ModelImage) -> ImageRow:
+    own = [fit for fit in image.fits.all() if fit.rank == 0 and fit.fits]
+    plan = image.facts.get("memory_map")
+    limits = [(fit.profile.name, fit.numbers["arena_limit_bytes"]) for fit in own]
+    noise = image.facts.get("noise_db")
+    return ImageRow(image, [fit.profile.name for fit in own], noise, memory_map(plan, limits) if plan and own else None)
 
 
 @dataclass(frozen=True)
@@ -129,9 +162,13 @@ def version_page(version: ModelVersion, *, wanted_slice: str, now: datetime) -> 
     return {
         "version": version,
         "images": images,
+        "image_rows": sorted((_image_row(image) for image in images), key=lambda row: not row.profiles),
+        "curve": version.evidence.get("curve", []),
+        "left_out": version.evidence.get("left_out", []),
+        "fp32_latency": version.evidence.get("fp32_latency_ms"),
         "fit_rows": [(profile, [by_profile[pk].get(image.pk) for image in images]) for pk, profile in ordered],
         "evidence": sorted({FitCell(fit).evidence for fit in fits}),
-        "reports": [_report(image, wanted_slice) for image in images if hasattr(image, "validation")],
+        "reports": [_report(image, wanted_slice) for image in proved(images)],
         "building": building,
         "progress": build_progress(version, now=now) if building else None,
         "verdict": version_verdict(version, fits, images),
@@ -167,9 +204,22 @@ def _slices(image: ModelImage) -> list[dict[str, Any]]:
             if one.get("accuracy_int8") is not None
             else None,
             "worst_name": _class_name(image, one.get("worst_class")),
+            **_measured(one),
         }
         for one in image.validation.slices
     ]
+
+
+def _measured(one: dict[str, Any]) -> dict[str, Any]:
+    """The number of a slice without classes, for both sides, and what it is called."""
+    for field, name in (("auc", "area under the curve"), ("error", "root mean square error")):
+        if one.get(f"{field}_int8") is not None:
+            return {
+                "measure": name,
+                "measure_fp32": f"{one[f'{field}_fp32']:.4g}",
+                "measure_int8": f"{one[f'{field}_int8']:.4g}",
+            }
+    return {"measure": "", "measure_fp32": "", "measure_int8": ""}
 
 
 def _report(image: ModelImage, wanted_slice: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from django.urls import include, path
 from frontend import (
     builder_views,
     campaign_views,
+    evidence_views,
     many_nodes_views,
     model_views,
     network_views,
@@ -33,6 +34,8 @@ urlpatterns = [
     path("models/upload/", model_views.upload, name="version-upload"),
     path("models/compare/", model_views.compare, name="version-compare"),
     path("models/<int:version_id>/", model_views.version, name="version"),
+    path("models/<int:version_id>/dossier/", evidence_views.dossier, name="version-dossier"),
+    path("models/images/<str:digest>/guard.h", evidence_views.guard_header, name="image-guard"),
     path("patches/", model_views.patches, name="patches"),
     path("patches/<int:patch_id>/build-again/", model_views.build_patch_again, name="patch-build-again"),
     path("network-servers/", network_views.servers, name="servers"),

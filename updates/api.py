@@ -14,7 +14,8 @@ from devices.api import After, Id, Limit, NodeOut, Strict, nodes
 from fleet.accounts.authentication import actor_of, uploader, viewer
 from fleet.blobs.models import load
 from updates import selectors, services
-from updates.dossier import version_document
+from updates.dossier import signed_dossier, version_document
+from updates.firmware_header import header_of
 from updates.models import Fit, ModelFamily, ModelImage, ModelVersion, ValidationReport
 from updates.node_filter import nodes_matching
 
@@ -164,6 +165,19 @@ def get_validation(request: HttpRequest, version_id: Id) -> object:
 def get_evaluation(request: HttpRequest, version_id: Id) -> dict[str, Any]:
     """The whole evidence, as `manage.py evaluate_model --json` writes it: docs/evaluation.md."""
     return version_document(get_object_or_404(ModelVersion, pk=version_id))
+
+
+@router.get("/versions/{version_id}/dossier", response=dict[str, Any], auth=viewer, tags=["versions"])
+def get_dossier(request: HttpRequest, version_id: Id) -> dict[str, Any]:
+    """All evidence of a version, signed: `dossier` and `signature` (docs/evaluation.md)."""
+    return signed_dossier(get_object_or_404(ModelVersion, pk=version_id).pk)
+
+
+@router.get("/images/{digest}/guard.h", auth=viewer, tags=["versions"], response={200: None})
+def get_guard_header(request: HttpRequest, digest: Digest) -> HttpResponse:
+    """What firmware for this image is compiled with: contract, self-test, guard and hooks (docs/guard.md)."""
+    get_object_or_404(ModelImage, known=digest)
+    return HttpResponse(header_of(digest)[1], content_type="text/x-c; charset=utf-8")
 
 
 @router.get("/images/{digest}/data", auth=viewer, tags=["versions"], response={200: None})

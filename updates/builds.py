@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Count, Q
 
-from devices.models import FirmwareBuild, HardwareProfile, KnownImage
+from devices.models import FirmwareBuild, HardwareProfile, KnownImage, Node
 from devices.services import PrefixClash, register_image
 from fleet.audit.models import record
 from fleet.blobs.models import load, store
@@ -25,12 +25,14 @@ from fleet.operations.services import observe
 from fleet.operations.stopwatch import Stopwatch
 from updates import models
 from updates.fits import fit_images
-from updates.models import ModelImage, ModelVersion
+from updates.models import ModelFamily, ModelImage, ModelVersion
 from updates.pipeline import build as pipeline
 from updates.pipeline.choice import noise_db
-from updates.pipeline.document import SHAPE_FACTS, latency_entry, plain
+from updates.pipeline.document import SHAPE_FACTS, curve_entry, latency_entry, plain
 from updates.pipeline.guard import Guard
 from updates.pipeline.types import (
+    CURVE_LIMITS,
+    Against,
     BuildRequest,
     BuildResult,
     Image,
@@ -42,11 +44,15 @@ from updates.pipeline.types import (
     ValidationReport,
 )
 from updates.profiles import pipeline_profile, targets_for
+from updates.radio_costs import against, transfer
+from updates.selectors import images_by_prefix
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)
 RENEW_EVERY_S = 20.0
 MAXIMUM_ATTEMPTS = 3
+# Which of the fleet's images are looked at for the one that most nodes of a family hold.
+_MOST_HELD = 200
 _KEPT_FACTS = ("arena_estimates", "work", "memory_map")
 
 
@@ -154,8 +160,20 @@ def _request(version: ModelVersion) -> BuildRequest:
         preprocessing=family.preprocessing,
         task=cast("Task | None", None if family.task == "auto" else family.task),
         signal=Signal.of(family.signal),
+        against=_against(family),
         contract=frozenset(FirmwareBuild.objects.values_list("io_hash", flat=True)),
     )
+
+
+def _against(family: ModelFamily) -> Against | None:
+    """The image of the family that most nodes hold, where the owner has said what a smaller patch may cost."""
+    if not CURVE_LIMITS & family.limits.keys():
+        return None
+    held = Node.objects.exclude(active_digest="").values_list("active_digest").annotate(nodes=Count("id"))
+    digests = [digest for digest, _ in held.order_by("-nodes", "active_digest")[:_MOST_HELD]]
+    images = images_by_prefix(digests)
+    known = [image for digest in digests if (image := images.get(digest[:8])) and image.version.family_id == family.pk]
+    return against(load(known[0].blob_id)) if known else None
 
 
 def _store(version: ModelVersion, result: BuildResult, now: datetime) -> None:
@@ -171,7 +189,8 @@ def _store(version: ModelVersion, result: BuildResult, now: datetime) -> None:
     version.evidence = {
         "left_out": [{**asdict(target), "reason": reason} for target, reason in result.left_out],
         "fp32_latency_ms": latency_entry(result.fp32_latency_ms),
-        "curve": [],
+        "curve": [curve_entry(point, None, transfer) for point in result.curve],
+        "curve_refusal": result.curve_refusal,
     }
     version.lease_until = None
     if failure := _why_not_ready(result):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
-from updates.models import ModelImage, ModelVersion
+from updates.models import Campaign, ModelImage, ModelVersion
 from updates.models import ValidationReport as ReportRow
 from updates.pipeline.document import image_entry, overall, plain
-from updates.pipeline.types import TargetClass, ValidationReport
+from updates.pipeline.types import Signal, TargetClass, ValidationLimits, ValidationReport
 from updates.profiles import pipeline_profile
 from updates.selectors import version as whole_version
+from updates.signing_keys import active_signer
+
+# No manifest begins like this: a signature of one can never pass for a signature of the other.
+DOSSIER_LABEL = b"modelfleet-dossier\x00"
 
 
 def version_document(version: ModelVersion) -> dict[str, Any]:
@@ -110,3 +117,65 @@ def _choice(profile: str, rows: list[tuple[int, ModelImage, Any]]) -> dict[str, 
         "alternatives": alternatives,
         "reason": reason,
     }
+
+
+def signed_dossier(version_id: int) -> dict[str, Any]:
+    """{"dossier": ..., "signature": ...}: all evidence of a version, signed by the active key (docs/evaluation.md).
+
+    Signed is DOSSIER_LABEL and the dossier's canonical JSON: keys sorted, no spaces, UTF-8. Raises
+    ModelVersion.DoesNotExist, and KeyUnusable where there is no key.
+    """
+    version = whole_version(version_id)
+    family = version.family
+    dossier: dict[str, Any] = {
+        "format": "modelfleet-dossier-1",
+        "version": {
+            "family": family.name,
+            "model_id": family.model_id,
+            "name": version.name,
+            "digest": version.digest,
+            "state": version.state,
+            "uploaded_by": version.uploaded_by,
+            "uploaded_at": _time(version.created_at),
+            "built_at": _time(version.built_at),
+        },
+        # Blobs are kept by the SHA-256 of their bytes.
+        "inputs": {"onnx": version.onnx_id, "calibration": version.calibration_id, "evaluation": version.evaluation_id},
+        "contract": {
+            "task": family.task,
+            "preprocessing": family.preprocessing,
+            "class_names": family.class_names,
+            "limits": asdict(ValidationLimits.of(family.limits)),
+            "signal": asdict(Signal.of(family.signal)),
+        },
+        "evaluation": version_document(version),
+        "approvals": [
+            {
+                "campaign": campaign.name,
+                "created_by": campaign.created_by,
+                "approved_by": campaign.approved_by,
+                "plan_hash": campaign.plan_hash,
+            }
+            for campaign in Campaign.objects.filter(version=version).exclude(plan_hash="").order_by("id")
+        ],
+    }
+    encoded = canonical(dossier)
+    signer = active_signer()
+    return {
+        "dossier": plain(dossier),
+        "signature": {
+            "algorithm": "Ed25519",
+            "key_id": signer.key_id.hex(),
+            "sha256": hashlib.sha256(encoded).hexdigest(),
+            "signature": signer.sign(DOSSIER_LABEL + encoded).hex(),
+        },
+    }
+
+
+def canonical(dossier: dict[str, Any]) -> bytes:
+    """What is hashed and signed."""
+    return json.dumps(plain(dossier), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")

@@ -11,17 +11,12 @@ import yaml
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from devices.links.base import RadioFacts
-from devices.links.lorawan.link import LoRaWanLink
 from devices.models import HardwareProfile
-from updates.patches.codec import build_patch
-from updates.patches.decoders import READS
 from updates.pipeline.post_pass import ALIGNMENTS
 from updates.pipeline.types import Against, BuildResult, Profile, Refused, TargetClass, ValidationLimits
+from updates.radio_costs import against
 
 MAXIMUM_PROFILES = 100
-# At most; and the data rate at which hours on the radio are told.
-MANIFEST_BYTES, DATA_RATE = 192, 3
 # Refusals of a sound model that cannot run on a microcontroller; all others of these stages are of bad input.
 _INPUT_STAGES = ("check", "arrays")
 _CANNOT_RUN = ("data_dependent_operator", "unsupported_operator", "random_operator", "local_function")
@@ -127,15 +122,7 @@ def read_base(data: bytes, *, source: str) -> Against:
     """The deployed image, and the patches of the strongest decoder against it. Raises BadInput."""
     if data[4:8] != b"TFL3":
         raise BadInput(f"{source}: it is no .tflite image; give the bytes of the slot that the nodes hold")
-    return Against(data, lambda image: len(build_patch(data, image, decodable=READS["l"]).payload))
-
-
-def transfer(patch_bytes: int) -> dict[str, Any]:
-    """What it takes to bring a patch to a node, manifest included, at a middling data rate."""
-    estimate = LoRaWanLink().estimate(
-        profile=HardwareProfile(), size=patch_bytes + MANIFEST_BYTES, radio=RadioFacts("EU868", DATA_RATE)
-    )
-    return {"link": f"LoRaWAN EU868 DR{DATA_RATE}", "frames": estimate.frames, "hours": round(estimate.hours, 2)}
+    return against(data)
 
 
 def write_images(result: BuildResult, directory: Path, *, stem: str) -> dict[str, str]:

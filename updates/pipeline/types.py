@@ -207,6 +207,8 @@ PERTURBED_LIMITS: Mapping[str, float] = {
     "minimum_recall_samples": 20,
 }
 ZERO_MISS = "zero-miss"
+# What the owner sets to let a build look for images near the deployed one.
+CURVE_LIMITS = frozenset({"curve_accuracy_drop", "curve_error_growth"})
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from updates.evaluation import (
     read_base,
     read_limits,
     read_profiles,
-    transfer,
     write_images,
 )
 from updates.pipeline.build import build
 from updates.pipeline.document import document, refused
 from updates.pipeline.types import TASKS, BuildRequest, Refused, Signal, ValidationLimits
 from updates.profiles import targets_for
+from updates.radio_costs import transfer
 
 PASSED, NOT_PASSED, BAD_INPUT = 0, 1, 2
 
