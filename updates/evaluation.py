@@ -12,9 +12,12 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from devices.models import HardwareProfile
+from updates.pipeline.linker_map import MapInvalid, read_linker_map
 from updates.pipeline.post_pass import ALIGNMENTS
+from updates.pipeline.reports.types import ReportInvalid
 from updates.pipeline.types import Against, BuildResult, Profile, Refused, TargetClass, ValidationLimits
 from updates.radio_costs import against
+from updates.runtime_reports import ProfileReports, profile_reports
 
 MAXIMUM_PROFILES = 100
 # Refusals of a sound model that cannot run on a microcontroller; all others of these stages are of bad input.
@@ -107,7 +110,7 @@ def _check_sizes(values: Mapping[str, Any], where: str) -> None:
             raise BadInput(f"{where}: {name}: {values[name]} cannot be reached; use {', '.join(map(str, ALIGNMENTS))}")
 
 
-def read_limits(text: str, *, source: str) -> ValidationLimits:
+def read_limits(text: str, *, source: str = "--limits") -> ValidationLimits:
     """A YAML table of `ValidationLimits`. Raises BadInput."""
     given = _yaml(text, source)
     if not isinstance(given, Mapping):
@@ -116,6 +119,43 @@ def read_limits(text: str, *, source: str) -> ValidationLimits:
         return ValidationLimits.of(given)
     except ValueError as error:
         raise BadInput(f"{source}: {error}") from error
+
+
+def with_linker_map(profile: Profile, data: bytes | None) -> Profile:
+    """The profile with the RAM of the firmware's own map, and what it keeps of it. Raises BadInput."""
+    if data is None:
+        return profile
+    try:
+        found = read_linker_map(data.decode(errors="replace"))
+    except MapInvalid as error:
+        raise BadInput(f"--linker-map: {profile.name}: {error}") from error
+    return dataclasses.replace(profile, sram_bytes=found.ram_bytes, reserved_sram_bytes=found.reserved_bytes)
+
+
+def read_reports(
+    given: Mapping[str, Mapping[str, bytes]], profiles: tuple[Profile, ...], limits: ValidationLimits
+) -> list[ProfileReports]:
+    """given: files by option and profile. Raises BadInput."""
+    found = []
+    for option in ("deployed_report", "validation_report"):
+        for name in given[option].keys() - given["report"].keys():
+            raise BadInput(f"--{option.replace('_', '-')}: {name} has no --report; give that of the new network too")
+    for profile in profiles:
+        if profile.name not in given["report"]:
+            continue
+        try:
+            found.append(
+                profile_reports(
+                    profile,
+                    report=given["report"][profile.name],
+                    deployed=given["deployed_report"].get(profile.name),
+                    validation=given["validation_report"].get(profile.name),
+                    limits=limits,
+                )
+            )
+        except ReportInvalid as error:
+            raise BadInput(f"--report: {profile.name}: {error}") from error
+    return found
 
 
 def read_base(data: bytes, *, source: str) -> Against:

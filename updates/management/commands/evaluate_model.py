@@ -15,13 +15,16 @@ from updates.evaluation import (
     read_base,
     read_limits,
     read_profiles,
+    read_reports,
+    with_linker_map,
     write_images,
 )
 from updates.pipeline.build import build
 from updates.pipeline.document import document, refused
-from updates.pipeline.types import TASKS, BuildRequest, Refused, Signal, ValidationLimits
+from updates.pipeline.types import TASKS, BuildRequest, Profile, Refused, Signal, ValidationLimits
 from updates.profiles import targets_for
 from updates.radio_costs import transfer
+from updates.runtime_reports import with_reports
 
 PASSED, NOT_PASSED, BAD_INPUT = 0, 1, 2
 
@@ -52,6 +55,13 @@ class Command(BaseCommand):
             "--json", type=Path, metavar="FILE", help="write the whole evidence there; - for the screen"
         )
         parser.add_argument("--limits", type=Path, metavar="L.yaml", help="what the model's owner accepts")
+        for option, says in (
+            ("--report", "of ST Edge AI or TVM on the new network, for a profile of that runtime"),
+            ("--deployed-report", "that the firmware was built with: may the weights alone be exchanged?"),
+            ("--validation-report", "of stedgeai validate"),
+            ("--linker-map", "of the firmware: its RAM and what it keeps replace the profile's figures"),
+        ):
+            parser.add_argument(option, action="append", default=[], metavar="PROFILE=FILE", help=says)
         parser.add_argument("--task", choices=TASKS, help="told from the labels where it is left out")
         parser.add_argument("--time-axis", type=int, help="which dimension of a sample is time, from 0, without batch")
         parser.add_argument("--sample-rate-hz", type=float, help="along the time axis")
@@ -75,7 +85,13 @@ class Command(BaseCommand):
 
     def _evaluate(self, options: dict[str, Any]) -> dict[str, Any]:
         profiles = read_profiles(_text(options["profiles"], "--profiles"), source="--profiles")
-        limits = options["limits"]
+        given = {
+            option: _by_profile(options[option], profiles, f"--{option.replace('_', '-')}")
+            for option in ("report", "deployed_report", "validation_report", "linker_map")
+        }
+        profiles = tuple(with_linker_map(one, given["linker_map"].get(one.name)) for one in profiles)
+        limits = read_limits(_text(options["limits"], "--limits")) if options["limits"] else ValidationLimits()
+        reports = read_reports(given, profiles, limits)
         for name in ("images", "json"):
             _check_place(options[name], f"--{name}", directory=name == "images")
         request = BuildRequest(
@@ -84,7 +100,7 @@ class Command(BaseCommand):
             evaluation=_bytes(options["evaluation"], "--evaluation"),
             targets=targets_for(profiles),
             profiles=profiles,
-            limits=read_limits(_text(limits, "--limits"), source="--limits") if limits else ValidationLimits(),
+            limits=limits,
             preprocessing=options["preprocessing"],
             task=options["task"],
             signal=_signal(options),
@@ -101,7 +117,8 @@ class Command(BaseCommand):
         files = {}
         if options["images"]:
             files = write_images(result, options["images"], stem=options["model"].stem)
-        return document(result, profiles=profiles, files=files, transfer=transfer)
+        found = document(result, profiles=profiles, files=files, transfer=transfer)
+        return with_reports(found, reports, result.reports) if reports else found
 
     def _progress(self, stage: str, fraction: float) -> None:
         self.stderr.write(f"{fraction:4.0%} {stage}")
@@ -135,6 +152,17 @@ class Command(BaseCommand):
         for reason in found["reasons"]:
             self.stdout.write(reason)
         self.stdout.write(f"verdict: {found['verdict']}")
+
+
+def _by_profile(given: list[str], profiles: tuple[Profile, ...], option: str) -> dict[str, bytes]:
+    names = [profile.name for profile in profiles]
+    found = {}
+    for one in given:
+        name, equals, path = one.partition("=")
+        if not equals or name not in names:
+            raise BadInput(f"{option}: {one}: it names no profile; write PROFILE=FILE with one of {', '.join(names)}")
+        found[name] = _bytes(Path(path), option)
+    return found
 
 
 def _signal(options: dict[str, Any]) -> Signal:
