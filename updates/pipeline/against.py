@@ -53,10 +53,10 @@ def near_deployed(
     else:
         return Found(tuple(images), tuple(choices), {}, (), refusals[0])
     points = _points(bench, plain, rounded, against)
-    for tried, point in enumerate([one for one in points if one.within_limit and one.strength > 0]):
+    for tried, point in enumerate([one for one in points if one.within_limit]):
         if tried == _MOST_TRIED:
             break
-        image = _image(bench, plain, point, tried)
+        image = plain if point.strength == 0 else _image(bench, plain, point, tried)
         report = bench.proved(image)
         if report.verdict != "passed":
             continue
@@ -68,7 +68,12 @@ def near_deployed(
         )
         kept = tuple(image if one is plain else one for one in images)
         return Found(kept, given, {image.digest: report}, marked)
-    return Found(tuple(images), tuple(choices), {}, tuple(replace(one, chosen=one.strength == 0) for one in points))
+    return Found(
+        tuple(images),
+        tuple(choices),
+        {},
+        tuple(replace(one, chosen=one.strength == 0 and plain.digest in wanted) for one in points),
+    )
 
 
 def _rounded(bench: Bench, plain: Image) -> list[Rounded]:
