@@ -189,3 +189,51 @@ def test_versions_of_two_families_are_not_compared(sign_in: SignIn, db: None) ->
 
 def test_comparing_what_does_not_exist_is_a_404(sign_in: SignIn, db: None) -> None:
     assert sign_in(Role.VIEWER).get("/models/compare/?a=1&b=2").status_code == 404
+
+
+def test_who_gets_which_image_its_memory_map_and_the_curve_are_shown(sign_in: SignIn, db: None) -> None:
+    profile = factories.make_profile(name="roomy")
+    version = factories.make_version(profiles=[profile])
+    image = version.images.get()
+    image.facts = {
+        "noise_db": 31.2,
+        "memory_map": {
+            "placements": [{"name": "tensor 0", "size": 1000, "first": 0, "last": 1, "offset": 0}],
+            "operators": ["CONV_2D"],
+            "head_bytes": 1000,
+            "tail_bytes": 500,
+            "peak_step": 1,
+        },
+    }
+    image.save()
+    kept = factories.make_image(version, precision="int4")
+    factories.make_fit(kept, profile)
+    kept.fits.update(rank=1)
+    point = {
+        "digest": image.digest,
+        "strength": 4.0,
+        "patch_bytes": 1234,
+        "frames": 12,
+        "hours": 0.5,
+        "link": "LoRaWAN",
+    }
+    version.evidence = {"curve": [{**point, "metric": "accuracy", "loss": 0.004, "within_limit": True, "chosen": True}]}
+    version.save()
+
+    body = text_of(sign_in(Role.VIEWER), f"/models/{version.pk}/")
+
+    assert "kept to compare" in body
+    assert "output of CONV_2D" in body or "the input: 1,000 B from 0" in body
+    assert "1,500 B of arena" in body
+    assert "1,234 B" in body
+    assert "31.2 dB" in body
+
+
+def test_the_dossier_page_shows_the_evidence_and_its_signature(sign_in: SignIn, db: None) -> None:
+    version = factories.make_version(profiles=[factories.make_profile(name="roomy")])
+
+    body = text_of(sign_in(Role.VIEWER), f"/models/{version.pk}/dossier/")
+
+    assert version.images.get().digest in body
+    assert "Ed25519" in body
+    assert "roomy" in body

@@ -41,7 +41,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     wrong = {"inputs.zero-miss-arc": inputs[kept], "labels.zero-miss-arc": (labels[kept] + 1) % 4}
     (directory / "missed.npz").write_bytes(npz(inputs=inputs, labels=labels, **wrong))
-    (directory / "limits.yaml").write_text("minimum_class_samples: 0\n")
+    (directory / "limits.yaml").write_text(
+        "{minimum_class_samples: 0, curve_accuracy_drop: 0.05, maximum_accuracy_drop: 0.05, minimum_agreement: 0.9, "
+        "maximum_class_recall_drop: 0.2}\n"
+    )
     return directory
 
 

@@ -1,0 +1,112 @@
+"""The document of a version over REST, its signed dossier, the C header, and which image a node is sent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from tests import factories
+from updates.campaigns.eligibility import NodeKind, choose, images_of
+from updates.dossier import DOSSIER_LABEL, canonical, signed_dossier, version_document
+from updates.firmware_header import header_of
+from updates.fits import refit
+from updates.models import Fit, ModelImage, ModelVersion, ValidationReport
+from updates.signer import installation_signer
+
+pytestmark = pytest.mark.django_db
+
+
+def alternative(version: ModelVersion, *, verdict: str = "passed", noise: float = 40.0, **fields: object) -> ModelImage:
+    image = factories.make_image(version, facts={"noise_db": noise, "arena_estimates": {"cmsis-nn": 1024}}, **fields)
+    ValidationReport.objects.create(image=image, verdict=verdict, slices=[factories.make_slice()])
+    return image
+
+
+def test_a_profile_made_later_ranks_the_images_by_verdict_then_noise_then_arena() -> None:
+    version = factories.make_version()
+    plain = version.images.get()
+    quieter = alternative(version, granularity="fc-per-channel", noise=33.0)
+    unproved = alternative(version, precision="int4", verdict="inconclusive", noise=60.0)
+    frugal = alternative(version, alignment=32, noise=32.8, arena_bytes=1024)
+    foreign = alternative(version, precision="int16x8", noise=90.0, io_hash="00000016")
+
+    profile = factories.make_profile()
+    refit(profile)
+
+    ranks = dict(Fit.objects.filter(profile=profile).values_list("image", "rank"))
+    assert [ranks[one.pk] for one in (frugal, quieter, plain, unproved, foreign)] == [0, 1, 2, 3, 4]
+    factories.make_firmware(io_hash="00000016")
+    ModelImage.objects.exclude(pk=foreign.pk).update(io_hash="00000008")
+    refit(profile)
+    assert Fit.objects.get(profile=profile, image=foreign).rank == 0
+
+
+def test_a_node_is_sent_the_best_image_that_its_firmware_takes() -> None:
+    version = factories.make_version()
+    plain = version.images.get()
+    wide = alternative(version, precision="int16x8", noise=90.0, io_hash="00000016")
+    profile = factories.make_profile()
+    refit(profile)
+    kind = NodeKind(profile.pk, None, None, None, None)
+
+    def given(io_hash: str) -> ModelImage | None:
+        firmware = factories.make_firmware(io_hash=io_hash)
+        return choose(kind=kind, images=images_of(version), profile=profile, firmware=firmware).image
+
+    assert given(factories.IO_HASH) == plain
+    assert given("00000016") == wide
+
+
+def test_an_image_that_was_never_wholly_proved_is_sent_to_nobody() -> None:
+    version = factories.make_version()
+    version.images.get().delete()
+    alternative(version, verdict="inconclusive")
+
+    assert images_of(version) == []
+
+
+def test_the_document_says_who_gets_what_and_fails_for_a_profile_that_gets_nothing() -> None:
+    roomy, tiny = factories.make_profile(name="roomy"), factories.make_profile(name="tiny", slot_bytes=10)
+    version = factories.make_version()
+    refit(roomy)
+    refit(tiny)
+
+    found = version_document(version)
+
+    [image] = found["images"]
+    assert (image["chosen"], image["chosen_for"], image["bytes"]) == (True, ["roomy"], 99_240)
+    assert {fit["profile"]: fit["chosen"] for fit in found["fits"]} == {"roomy": True, "tiny": False}
+    assert found["verdict"] == "failed"
+    assert found["reasons"] == ["tiny: None of 1 images fits tiny."]
+    assert tiny.name in [one["name"] for one in found["profiles"]]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_dossier_is_signed_over_its_canonical_form_and_a_changed_digit_is_found() -> None:
+    version = factories.make_version(profiles=[factories.make_profile()])
+    factories.make_campaign(version=version, approved_by="boss")
+
+    signed = signed_dossier(version.pk)
+
+    key = Ed25519PublicKey.from_public_bytes(installation_signer().public_key)
+    dossier = json.loads(json.dumps(signed["dossier"]))
+    signature = bytes.fromhex(signed["signature"]["signature"])
+    key.verify(signature, DOSSIER_LABEL + canonical(dossier))
+    assert dossier["inputs"] == {name: getattr(version, f"{name}_id") for name in ("onnx", "calibration", "evaluation")}
+    assert [one["approved_by"] for one in dossier["approvals"]] == ["boss"]
+    dossier["evaluation"]["validation"][0]["slices"][0]["n"] += 1
+    with pytest.raises(InvalidSignature):
+        key.verify(signature, DOSSIER_LABEL + canonical(dossier))
+
+
+def test_the_header_of_an_image_that_was_built_before_guards_were_has_none() -> None:
+    image = factories.make_version().images.get()
+
+    name, text = header_of(image.digest)
+
+    assert name == f"model_{image.digest[:8]}.h"
+    assert image.digest in text
+    assert "MF_BOUND" not in text
