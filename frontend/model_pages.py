@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from frontend.memory_map import EVIDENCE
 from frontend.pages import Verdict, as_sentence, plural
 from frontend.svg import ConfusionRow, confusion
 from updates import selectors as updates
@@ -14,8 +15,6 @@ from updates.models import Fit, ModelImage, ModelVersion
 from updates.pipeline.statistics import wilson
 from updates.states import VersionState
 
-# How the arena was measured, by the word that a fit carries.
-EVIDENCE = {"tflm-bisected-x86": "smallest arena in which the TFLM interpreter ran it, on x86-64"}
 _SEVERITY = {"failed": 0, "inconclusive": 1, "passed": 2}
 
 

@@ -18,6 +18,7 @@ from fleet.accounts.models import Role
 from frontend import model_pages, pages
 from frontend.access import demand, signed_in
 from frontend.forms import UploadForm, known_families
+from frontend.memory_map import memory_page
 from updates import comparison, patch_catalogue, services
 from updates import selectors as updates
 from updates.models import ModelFamily, ModelVersion, Patch
@@ -51,6 +52,19 @@ def version(request: HttpRequest, version_id: int) -> HttpResponse:
     if found.state not in (VersionState.UPLOADED, VersionState.BUILDING):
         response["HX-Refresh"] = "true"
     return response
+
+
+@require_GET
+@signed_in
+def memory(request: HttpRequest, version_id: int) -> HttpResponse:
+    """?image=<digest>&profile=<name>: how that image lies in the arena of that profile; either may be left out."""
+    try:
+        image, profile = updates.image_and_profile(
+            version_id=version_id, digest=request.GET.get("image", ""), profile=request.GET.get("profile", "")
+        )
+    except updates.NotFound as error:
+        raise Http404(str(error)) from error
+    return render(request, "frontend/memory.html", memory_page(image, profile))
 
 
 @csrf_exempt

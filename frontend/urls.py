@@ -33,6 +33,7 @@ urlpatterns = [
     path("models/upload/", model_views.upload, name="version-upload"),
     path("models/compare/", model_views.compare, name="version-compare"),
     path("models/<int:version_id>/", model_views.version, name="version"),
+    path("models/<int:version_id>/memory/", model_views.memory, name="version-memory"),
     path("patches/", model_views.patches, name="patches"),
     path("patches/<int:patch_id>/build-again/", model_views.build_patch_again, name="patch-build-again"),
     path("network-servers/", network_views.servers, name="servers"),

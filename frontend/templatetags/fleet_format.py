@@ -136,6 +136,12 @@ register.filter("labels", lambda labels: format_labels(labels) or "no labels")
 
 
 @register.filter
+def short_bytes(value: int) -> str:
+    """For an axis, which has no room: a round number of KiB without decimals."""
+    return f"{value} B" if value < 1024 else f"{value / 1024:g} KiB"
+
+
+@register.filter
 def percent(fraction: float | None, digits: int = 1) -> str:
     return "unknown" if fraction is None else f"{fraction * 100:.{digits}f} %"
 
