@@ -38,6 +38,7 @@ ENDPOINTS = {
     ("GET", "/nodes/{node_id}"): (Scope.READ, 404),
     ("GET", "/profiles"): (Scope.READ, 200),
     ("POST", "/profiles"): (Scope.NODES, 422),
+    ("POST", "/profiles/{name}/linker-map"): (Scope.NODES, 422),
     ("GET", "/firmware-builds"): (Scope.READ, 200),
     ("POST", "/firmware-builds"): (Scope.NODES, 422),
     ("GET", "/patches"): (Scope.READ, 200),
