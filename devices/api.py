@@ -84,6 +84,7 @@ class ProfileIn(Strict):
     sram_bytes: Bytes
     reserved_sram_bytes: Bytes
     core: str = "cortex-m4f"
+    chip: str = Field("", max_length=32, pattern=r"^[A-Za-z0-9-]*$")
     clock_hz: int = Field(80_000_000, gt=0, le=2**40)
     runtime: str = "tflm"
     kernel_library: str = "cmsis-nn"
