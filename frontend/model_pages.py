@@ -215,6 +215,22 @@ def _class_name(image: ModelImage, index: int | None) -> str:
     return "" if index is None else _class_names(image, index + 1)[index]
 
 
+def dossier_page(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its times read again, and a sentence on top."""
+    version = document["version"]
+    name = f"{version['family']} {version['name']}"
+    verdicts = [one["verdict"] for one in document["validation"]]
+    shipped = sum(document["nodes"].values())
+    words = f"{plural(len(document['images']), 'image')}, {verdicts.count('passed')} of them passed validation"
+    css, icon = ("is-confirmed", "s-confirmed") if version["state"] == VersionState.READY else ("is-none", "i-info")
+    return {
+        "document": document,
+        "name": name,
+        "made_at": datetime.fromisoformat(document["made_at"]),
+        "verdict": Verdict(css, icon, f"{name} is {version['state']}: {words}.", f"{plural(shipped, 'node')} run it."),
+    }
+
+
 def comparison_verdict(found: Comparison) -> Verdict:
     worse = [row for row in found.slices if row.finding == "worse"]
     better = [row for row in found.slices if row.finding == "better"]

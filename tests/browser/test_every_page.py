@@ -37,6 +37,7 @@ PAGES: dict[str, Case] = {
     "version-upload": lambda fleet: [()],
     "version-compare": lambda fleet: [f"?v={fleet.version.pk - 1}&v={fleet.version.pk}"],
     "version": lambda fleet: [(one.pk,) for one in (fleet.version, fleet.refused, fleet.building)],
+    "version-dossier": lambda fleet: [(one.pk,) for one in (fleet.version, fleet.refused)],
     "version-memory": lambda fleet: [(fleet.version.pk,)],
     "patches": lambda fleet: [()],
     "servers": lambda fleet: [()],
@@ -65,7 +66,7 @@ NO_PAGES = {
     *("node-count", "nodes-export", "nodes-import-template", "node-view-save", "node-view-change", "node-view-delete"),
     *("node-timeline", "node-describe", "patch-build-again", "server-action", "campaign-filter", "campaign-halt"),
     *("oidc-login", "oidc-callback", "logout", "account-sessions-end", "token-revoke", "user-role", "user-activate"),
-    *("user-deactivate", "user-password", "user-unlock", "audit-export"),
+    *("user-deactivate", "user-password", "user-unlock", "audit-export", "version-dossier-file"),
 }
 
 

@@ -24,6 +24,7 @@ ENDPOINTS = {
     ("GET", "/versions/{version_id}/validation"): (Scope.READ, 404),
     ("POST", "/versions/{version_id}/compiled-images"): (Scope.UPLOAD, 422),
     ("POST", "/firmware-builds/{name}/network-report"): (Scope.NODES, 422),
+    ("GET", "/versions/{version_id}/dossier"): (Scope.READ, 404),
     ("GET", "/images/{digest}/data"): (Scope.READ, 404),
     ("GET", "/nodes"): (Scope.READ, 200),
     ("POST", "/nodes"): (Scope.NODES, 422),

@@ -52,6 +52,8 @@ ADDRESSES: dict[str, tuple[str, Role | None]] = {
     "versions": ("GET", Scope.READ.role),
     "version": ("GET", Scope.READ.role),
     "version-compare": ("GET", Scope.READ.role),
+    "version-dossier": ("GET", Scope.READ.role),
+    "version-dossier-file": ("GET", Scope.READ.role),
     "version-memory": ("GET", Scope.READ.role),
     "patches": ("GET", Scope.READ.role),
     "patch-build-again": ("POST", Scope.UPLOAD.role),
