@@ -227,7 +227,7 @@ def dossier_page(document: dict[str, Any]) -> dict[str, Any]:
         "document": document,
         "name": name,
         "made_at": datetime.fromisoformat(document["made_at"]),
-        "verdict": Verdict(css, icon, f"{name} is {version['state']}: {words}.", f"{plural(shipped, 'node')} run it."),
+        "verdict": Verdict(css, icon, f"{name} is {version['state']}: {words}.", f"{plural(shipped, 'node runs', 'nodes run')} it."),
     }
 
 
