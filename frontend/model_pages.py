@@ -222,12 +222,13 @@ def dossier_page(document: dict[str, Any]) -> dict[str, Any]:
     verdicts = [one["verdict"] for one in document["validation"]]
     shipped = sum(document["nodes"].values())
     words = f"{plural(len(document['images']), 'image')}, {verdicts.count('passed')} of them passed validation"
+    run = f"{plural(shipped, 'node runs', 'nodes run')} it."
     css, icon = ("is-confirmed", "s-confirmed") if version["state"] == VersionState.READY else ("is-none", "i-info")
     return {
         "document": document,
         "name": name,
         "made_at": datetime.fromisoformat(document["made_at"]),
-        "verdict": Verdict(css, icon, f"{name} is {version['state']}: {words}.", f"{plural(shipped, 'node runs', 'nodes run')} it."),
+        "verdict": Verdict(css, icon, f"{name} is {version['state']}: {words}.", run),
     }
 
 
