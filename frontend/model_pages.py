@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from frontend.memory_map import MemoryMap, memory_map
+from frontend.memory_map import EVIDENCE
 from frontend.pages import Verdict, as_sentence, plural
 from frontend.svg import ConfusionRow, confusion
 from updates import selectors as updates
@@ -15,12 +15,6 @@ from updates.models import Fit, ModelImage, ModelVersion
 from updates.pipeline.statistics import wilson
 from updates.states import VersionState
 
-# How the arena was measured, by the word that a fit carries.
-EVIDENCE = {
-    "tflm-bisected-x86": "smallest arena in which the TFLM interpreter ran it, on x86-64",
-    "analytic-32-bit": "estimate for a 32-bit core with its kernel library’s scratch",
-    "node-reported": "what a node said that it uses",
-}
 _SEVERITY = {"failed": 0, "inconclusive": 1, "passed": 2}
 
 
@@ -91,7 +85,6 @@ class ImageRow:
     image: ModelImage
     profiles: list[str]
     noise_db: float | None
-    map: MemoryMap | None
 
 
 def proved(images: list[ModelImage]) -> list[ModelImage]:
@@ -102,14 +95,6 @@ def proved(images: list[ModelImage]) -> list[ModelImage]:
 
 def _profiles_of(image: ModelImage) -> list[str]:
     return [fit.profile.name for fit in image.fits.all() if fit.rank == 0 and fit.fits]
-
-
-def _image_row(image: ModelImage) -> ImageRow:
-    own = [fit for fit in image.fits.all() if fit.rank == 0 and fit.fits]
-    plan = image.facts.get("memory_map")
-    limits = [(fit.profile.name, fit.numbers["arena_limit_bytes"]) for fit in own]
-    noise = image.facts.get("noise_db")
-    return ImageRow(image, [fit.profile.name for fit in own], noise, memory_map(plan, limits) if plan and own else None)
 
 
 @dataclass(frozen=True)
@@ -162,7 +147,10 @@ def version_page(version: ModelVersion, *, wanted_slice: str, now: datetime) -> 
     return {
         "version": version,
         "images": images,
-        "image_rows": sorted((_image_row(image) for image in images), key=lambda row: not row.profiles),
+        "image_rows": sorted(
+            (ImageRow(image, _profiles_of(image), image.facts.get("noise_db")) for image in images),
+            key=lambda row: not row.profiles,
+        ),
         "curve": version.evidence.get("curve", []),
         "left_out": version.evidence.get("left_out", []),
         "fp32_latency": version.evidence.get("fp32_latency_ms"),
@@ -264,6 +252,23 @@ def _class_names(image: ModelImage, count: int) -> list[str]:
 
 def _class_name(image: ModelImage, index: int | None) -> str:
     return "" if index is None else _class_names(image, index + 1)[index]
+
+
+def dossier_page(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its times read again, and a sentence on top."""
+    version = document["version"]
+    name = f"{version['family']} {version['name']}"
+    verdicts = [one["verdict"] for one in document["validation"]]
+    shipped = sum(document["nodes"].values())
+    words = f"{plural(len(document['images']), 'image')}, {verdicts.count('passed')} of them passed validation"
+    run = f"{plural(shipped, 'node runs', 'nodes run')} it."
+    css, icon = ("is-confirmed", "s-confirmed") if version["state"] == VersionState.READY else ("is-none", "i-info")
+    return {
+        "document": document,
+        "name": name,
+        "made_at": datetime.fromisoformat(document["made_at"]),
+        "verdict": Verdict(css, icon, f"{name} is {version['state']}: {words}.", run),
+    }
 
 
 def comparison_verdict(found: Comparison) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from ninja import Field, File, Form, Path, Router, Schema, Status, UploadedFile
@@ -14,10 +14,11 @@ from devices.api import After, Id, Limit, NodeOut, Strict, nodes
 from fleet.accounts.authentication import actor_of, uploader, viewer
 from fleet.blobs.models import load
 from updates import selectors, services
-from updates.dossier import signed_dossier, version_document
+from updates.dossier import signed_dossier
 from updates.firmware_header import header_of
 from updates.models import Fit, ModelFamily, ModelImage, ModelVersion, ValidationReport
 from updates.node_filter import nodes_matching
+from updates.version_document import version_document
 
 router = Router()
 Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
@@ -99,6 +100,12 @@ class ValidationOut(Schema):
     reasons: list[str]
 
 
+class SignedOut(Schema):
+    payload: str
+    protected: str
+    signature: str
+
+
 class NodesOut(Schema):
     """next: what to send as `after` for the page that follows; null at the end."""
 
@@ -167,17 +174,23 @@ def get_evaluation(request: HttpRequest, version_id: Id) -> dict[str, Any]:
     return version_document(get_object_or_404(ModelVersion, pk=version_id))
 
 
-@router.get("/versions/{version_id}/dossier", response=dict[str, Any], auth=viewer, tags=["versions"])
-def get_dossier(request: HttpRequest, version_id: Id) -> dict[str, Any]:
-    """All evidence of a version, signed: `dossier` and `signature` (docs/evaluation.md)."""
-    return signed_dossier(get_object_or_404(ModelVersion, pk=version_id).pk)
-
-
 @router.get("/images/{digest}/guard.h", auth=viewer, tags=["versions"], response={200: None})
 def get_guard_header(request: HttpRequest, digest: Digest) -> HttpResponse:
     """What firmware for this image is compiled with: contract, self-test, guard and hooks (docs/guard.md)."""
     get_object_or_404(ModelImage, known=digest)
     return HttpResponse(header_of(digest)[1], content_type="text/x-c; charset=utf-8")
+
+
+@router.get("/versions/{version_id}/dossier", response=SignedOut, auth=viewer, tags=["versions"])
+def get_dossier(request: HttpRequest, version_id: Id) -> dict[str, str]:
+    """All evidence of a version as signed JSON: a flattened JWS (RFC 7515) by the active signing key (EdDSA).
+
+    `payload` is the base64url of the document; `manage.py verify_dossier` checks and prints it, as does any JOSE library.
+    """
+    try:
+        return signed_dossier(version_id, now=timezone.now())
+    except ModelVersion.DoesNotExist as error:
+        raise Http404 from error
 
 
 @router.get("/images/{digest}/data", auth=viewer, tags=["versions"], response={200: None})

@@ -53,7 +53,7 @@ RENEW_EVERY_S = 20.0
 MAXIMUM_ATTEMPTS = 3
 # Which of the fleet's images are looked at for the one that most nodes of a family hold.
 _MOST_HELD = 200
-_KEPT_FACTS = ("arena_estimates", "work", "memory_map")
+_KEPT_FACTS = ("arena_estimates", "work")
 
 
 def build_due(now: datetime, limit: int = 1) -> int:

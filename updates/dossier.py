@@ -1,181 +1,172 @@
-"""The whole evidence of a version: the document of its evaluation, and the dossier that binds it to its inputs."""
+"""The whole evidence of a version in one signed document: what an auditor of functional safety asks for.
+
+It is made from rows each time: what it says is what the database held at `made_at`. Times are ISO 8601 in UTC, sizes bytes.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import defaultdict
-from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from updates.models import Campaign, ModelImage, ModelVersion
-from updates.models import ValidationReport as ReportRow
-from updates.pipeline.document import image_entry, overall, plain
-from updates.pipeline.types import Signal, TargetClass, ValidationLimits, ValidationReport
-from updates.profiles import pipeline_profile
-from updates.selectors import version as whole_version
+from django.db.models import Count, QuerySet
+
+from devices.models import Node
+from fleet.audit.models import AuditEntry
+from fleet.blobs.models import Blob
+from updates import selectors
+from updates.models import Campaign, ModelImage, ModelVersion, SigningKey
+from updates.patches.jws import open_json, sign_json
+from updates.patches.signing import TrustedKeys
+from updates.signer import installation_signer
 from updates.signing_keys import active_signer
 
-# No manifest begins like this: a signature of one can never pass for a signature of the other.
-DOSSIER_LABEL = b"modelfleet-dossier\x00"
+KIND = "modelfleet-dossier+json"
+FORMAT = 1
 
 
-def version_document(version: ModelVersion) -> dict[str, Any]:
-    """As `updates.pipeline.document.document`, from what the build stored and the profiles of today (docs/evaluation.md)."""
-    version = whole_version(version.pk)
+def signed_dossier(version_id: int, *, now: datetime) -> dict[str, str]:
+    """Flattened JWS over `dossier`. Raises ModelVersion.DoesNotExist and updates.patches.signing.KeyUnusable."""
+    return sign_json(dossier(version_id, now=now), active_signer(), kind=KIND)
+
+
+def verified_dossier(signed: object, *, public_keys: list[bytes]) -> dict[str, Any]:
+    """What a signed dossier says, if a key of this installation, or one of `public_keys`, made it. Raises NotGenuine."""
+    registered = [bytes.fromhex(key) for key in SigningKey.objects.values_list("public_key", flat=True)]
+    keys = public_keys or registered or [installation_signer().public_key]
+    return open_json(signed, keys=TrustedKeys(keys), kind=KIND)
+
+
+def dossier(version_id: int, *, now: datetime) -> dict[str, Any]:
+    """Raises ModelVersion.DoesNotExist."""
+    version = selectors.version(version_id)
     images = list(version.images.all())
-    by_profile: dict[str, list[tuple[int, ModelImage, Any]]] = defaultdict(list)
-    for image in images:
-        for fit in image.fits.all():
-            by_profile[fit.profile.name].append((fit.rank, image, fit))
-    choices = [_choice(name, sorted(rows, key=lambda row: row[0])) for name, rows in sorted(by_profile.items())]
-    chosen: dict[str, list[str]] = defaultdict(list)
-    for choice in choices:
-        chosen[choice["digest"] or ""].append(choice["profile"])
-    reports = {image.digest: image.validation for image in images if hasattr(image, "validation")}
-    outcomes = [
-        (one["profile"], "" if one["digest"] else one["reason"], _report(reports.get(one["digest"] or "")))
-        for one in choices
-    ]
-    verdict, reasons = overall(outcomes)
-    if version.refusal and not images:
-        verdict, reasons = "refused", [f"{version.refusal['field']}: {version.refusal['message']}"]
-    profiles = {fit.profile for image in images for fit in image.fits.all()}
     return {
-        "verdict": verdict,
-        "reasons": reasons,
-        "images": [_image(image, chosen.get(image.digest, [])) for image in images],
-        "fits": [
-            {
-                "digest": image.digest,
-                "chosen": fit.rank == 0 and fit.fits,
-                "fits": fit.fits,
-                "reasons": fit.reasons,
-                **plain(fit.numbers),
-            }
-            for image in images
-            for fit in image.fits.all()
-        ],
-        "validation": [
-            {"digest": digest, "verdict": report.verdict, "slices": report.slices, "reasons": report.reasons}
-            for digest, report in reports.items()
-        ],
-        "choices": choices,
-        "curve": version.evidence.get("curve", []),
-        "curve_refusal": version.evidence.get("curve_refusal", ""),
-        "guards": {image.digest: image.facts["guard"] for image in images if image.facts.get("guard")},
-        "left_out": version.evidence.get("left_out", []),
-        "fp32_latency_ms": version.evidence.get("fp32_latency_ms"),
-        "profiles": [
-            plain(asdict(pipeline_profile(one))) for one in sorted(profiles, key=lambda profile: profile.name)
-        ],
+        "format": FORMAT,
+        "made_at": now.isoformat(),
+        "version": _version(version),
+        "inputs": _inputs(version),
         "tools": version.tools,
+        "limits": version.family.limits,
+        "images": [_image(image) for image in images],
+        "fits": [_fit(fit) for image in images for fit in image.fits.all()],
+        "validation": [_validation(image) for image in images if hasattr(image, "validation")],
+        "found": version.evidence,
+        "campaigns": _campaigns(version),
+        "nodes": _nodes(images),
+        "history": _history(version, images),
+    }
+
+
+def _version(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "family": version.family.name,
+        "model_id": version.family.model_id,
+        "task": version.family.task,
+        "preprocessing": version.family.preprocessing,
+        "class_names": version.family.class_names,
+        "name": version.name,
+        "digest": version.digest,
+        "state": version.state,
         "refusal": version.refusal,
+        "uploaded_by": version.uploaded_by,
+        "uploaded_at": _time(version.created_at),
+        "built_at": _time(version.built_at),
     }
 
 
-def _image(image: ModelImage, chosen_for: list[str]) -> dict[str, Any]:
-    own = ("arena_bytes", "operators", "io_hash", "self_test_digest")
-    return image_entry(
-        target=TargetClass(image.runtime, image.precision, image.granularity, image.alignment),
-        size=image.size,
-        digest=image.digest,
-        facts=image.facts | {name: getattr(image, name) for name in own},
-        file=None,
-        chosen_for=chosen_for,
+def _inputs(version: ModelVersion) -> dict[str, Any]:
+    digests = {name: getattr(version, f"{name}_id") for name in ("onnx", "calibration", "evaluation")}
+    sizes = dict(Blob.objects.filter(digest__in=digests.values()).values_list("digest", "size"))
+    return {name: {"sha256": digest, "bytes": sizes[digest]} for name, digest in digests.items()}
+
+
+def _image(image: ModelImage) -> dict[str, Any]:
+    kept = (
+        "runtime",
+        "precision",
+        "granularity",
+        "alignment",
+        "arena_bytes",
+        "operators",
+        "io_hash",
+        "self_test_digest",
     )
+    return {
+        "digest": image.digest,
+        "bytes": image.size,
+        **{name: getattr(image, name) for name in kept},
+        "facts": image.facts,
+        "made_at": _time(image.created_at),
+    }
 
 
-def _report(row: ReportRow | None) -> ValidationReport | None:
-    return None if row is None else ValidationReport(row.verdict, (), tuple(row.reasons))  # type: ignore[arg-type]
+def _fit(fit: Any) -> dict[str, Any]:
+    return {
+        "digest": fit.image.digest,
+        "profile": fit.profile.name,
+        "fits": fit.fits,
+        "reasons": fit.reasons,
+        **{name: value for name, value in fit.numbers.items() if name != "profile"},
+    }
 
 
-def _choice(profile: str, rows: list[tuple[int, ModelImage, Any]]) -> dict[str, Any]:
-    _, first, fit = rows[0]
-    fits = sum(one.fits for _, _, one in rows)
-    reason = (
-        f"{first.precision} ({first.granularity}) is the best of {fits} images that fit {profile}."
-        if fit.fits
-        else f"None of {len(rows)} images fits {profile}."
+def _validation(image: ModelImage) -> dict[str, Any]:
+    report = image.validation
+    return {"digest": image.digest, "verdict": report.verdict, "reasons": report.reasons, "slices": report.slices}
+
+
+def _campaigns(version: ModelVersion) -> list[dict[str, Any]]:
+    """Who approved which plan, and how it ended; rollbacks of them too."""
+    rows: QuerySet[Campaign] = Campaign.objects.filter(version=version) | Campaign.objects.filter(
+        reverts__version=version
     )
-    alternatives = [
+    campaigns = list(rows.order_by("id"))
+    counts = selectors.counts_by_campaign([campaign.pk for campaign in campaigns])
+    return [
         {
-            "digest": image.digest,
-            "target": asdict(TargetClass(image.runtime, image.precision, image.granularity, image.alignment)),
-            "fits": one.fits,
-            "verdict": image.validation.verdict if hasattr(image, "validation") else "inconclusive",
-            "sqnr_db": image.facts.get("noise_db"),
-            "arena_bytes": one.numbers["arena_bytes"],
-            "image_bytes": one.numbers["image_bytes"],
+            "name": campaign.name,
+            "kind": campaign.kind,
+            "state": campaign.state,
+            "reason": campaign.reason,
+            "plan_hash": campaign.plan_hash,
+            "approved_hash": campaign.approved_hash,
+            "approved_by": campaign.approved_by,
+            "nodes": counts[campaign.pk],
         }
-        for _, image, one in rows
+        for campaign in campaigns
     ]
-    return {
-        "profile": profile,
-        "digest": first.digest if fit.fits else None,
-        "alternatives": alternatives,
-        "reason": reason,
+
+
+def _nodes(images: list[ModelImage]) -> dict[str, int]:
+    """How many nodes last said that they run each image."""
+    holding = Node.objects.filter(active_digest__in=[image.digest for image in images]).values("active_digest")
+    return {row["active_digest"]: row["nodes"] for row in holding.annotate(nodes=Count("id"))}
+
+
+def _history(version: ModelVersion, images: list[ModelImage]) -> list[dict[str, Any]]:
+    """What the audit log says of the version, its images and its campaigns, oldest first."""
+    subjects = {
+        ModelVersion: [version.pk],
+        ModelImage: [image.pk for image in images],
+        Campaign: list(Campaign.objects.filter(version=version).values_list("pk", flat=True)),
     }
+    entries = AuditEntry.objects.none()
+    for model, keys in subjects.items():
+        entries = entries | AuditEntry.objects.filter(
+            object_type=model._meta.label_lower, object_id__in=[str(key) for key in keys]
+        )
+    return [
+        {
+            "at": _time(entry.at),
+            "actor": entry.actor,
+            "action": entry.action,
+            "object": entry.object_name,
+            "before": entry.before,
+            "after": entry.after,
+        }
+        for entry in entries.order_by("id")
+    ]
 
 
-def signed_dossier(version_id: int) -> dict[str, Any]:
-    """{"dossier": ..., "signature": ...}: all evidence of a version, signed by the active key (docs/evaluation.md).
-
-    Signed is DOSSIER_LABEL and the dossier's canonical JSON: keys sorted, no spaces, UTF-8. Raises
-    ModelVersion.DoesNotExist, and KeyUnusable where there is no key.
-    """
-    version = whole_version(version_id)
-    family = version.family
-    dossier: dict[str, Any] = {
-        "format": "modelfleet-dossier-1",
-        "version": {
-            "family": family.name,
-            "model_id": family.model_id,
-            "name": version.name,
-            "digest": version.digest,
-            "state": version.state,
-            "uploaded_by": version.uploaded_by,
-            "uploaded_at": _time(version.created_at),
-            "built_at": _time(version.built_at),
-        },
-        # Blobs are kept by the SHA-256 of their bytes.
-        "inputs": {"onnx": version.onnx_id, "calibration": version.calibration_id, "evaluation": version.evaluation_id},
-        "contract": {
-            "task": family.task,
-            "preprocessing": family.preprocessing,
-            "class_names": family.class_names,
-            "limits": asdict(ValidationLimits.of(family.limits)),
-            "signal": asdict(Signal.of(family.signal)),
-        },
-        "evaluation": version_document(version),
-        "approvals": [
-            {
-                "campaign": campaign.name,
-                "created_by": campaign.created_by,
-                "approved_by": campaign.approved_by,
-                "plan_hash": campaign.plan_hash,
-            }
-            for campaign in Campaign.objects.filter(version=version).exclude(plan_hash="").order_by("id")
-        ],
-    }
-    encoded = canonical(dossier)
-    signer = active_signer()
-    return {
-        "dossier": plain(dossier),
-        "signature": {
-            "algorithm": "Ed25519",
-            "key_id": signer.key_id.hex(),
-            "sha256": hashlib.sha256(encoded).hexdigest(),
-            "signature": signer.sign(DOSSIER_LABEL + encoded).hex(),
-        },
-    }
-
-
-def canonical(dossier: dict[str, Any]) -> bytes:
-    """What is hashed and signed."""
-    return json.dumps(plain(dossier), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

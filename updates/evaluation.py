@@ -11,8 +11,8 @@ import yaml
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from devices import linker_map
 from devices.models import HardwareProfile
-from updates.pipeline.linker_map import MapInvalid, read_linker_map
 from updates.pipeline.post_pass import ALIGNMENTS
 from updates.pipeline.reports.types import ReportInvalid
 from updates.pipeline.types import Against, BuildResult, Profile, Refused, TargetClass, ValidationLimits
@@ -126,10 +126,10 @@ def with_linker_map(profile: Profile, data: bytes | None) -> Profile:
     if data is None:
         return profile
     try:
-        found = read_linker_map(data.decode(errors="replace"))
-    except MapInvalid as error:
+        found = linker_map.read(data)
+    except linker_map.LinkerMapInvalid as error:
         raise BadInput(f"--linker-map: {profile.name}: {error}") from error
-    return dataclasses.replace(profile, sram_bytes=found.ram_bytes, reserved_sram_bytes=found.reserved_bytes)
+    return dataclasses.replace(profile, sram_bytes=found.sram_bytes, reserved_sram_bytes=found.reserved_bytes)
 
 
 def read_reports(

@@ -16,7 +16,7 @@ from updates.models import ModelImage
 from updates.pipeline.choice import best_first
 from updates.pipeline.fit import fit
 from updates.pipeline.types import Alternative, Fit, TargetClass
-from updates.profiles import arena_evidence, latency_estimate, pipeline_profile
+from updates.profiles import arena_evidence, compiled_refusals, latency_estimate, pipeline_profile
 
 # Serializes "fit this image to all profiles" with "fit all images to this profile": neither misses what the other adds.
 _FIT_LOCK = 0x666974
@@ -26,6 +26,11 @@ def refit(profile: HardwareProfile) -> int:
     """Judges every image on this profile anew, after it was made or changed; returns how many."""
     with transaction.atomic():
         return fit_images(ModelImage.objects.all(), HardwareProfile.objects.filter(pk=profile.pk))
+
+
+def fit_again(image: ModelImage) -> int:
+    """Judges the images of this one's version on every profile, in the caller's transaction; returns how many verdicts."""
+    return fit_images(ModelImage.objects.filter(version=image.version_id), HardwareProfile.objects.all())
 
 
 def fit_images(images: QuerySet[ModelImage], profiles: QuerySet[HardwareProfile]) -> int:
@@ -79,6 +84,7 @@ def _fit(image: ModelImage, profile: HardwareProfile) -> Fit:
         profile=pipeline_profile(profile),
         runtime=image.runtime,
         latency=latency_estimate(image, profile),
+        refusals=compiled_refusals(image, profile),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reports of graph compilers beside an evaluation: for profiles whose runtime takes no image of ours."""
+"""Reports of graph compilers beside an evaluation: for profiles whose runtime takes no image of ours. No database."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from updates.pipeline.document import overall, plain
+from updates.pipeline.evidence import ArenaEvidence
+from updates.pipeline.fit import fit
 from updates.pipeline.reports import read_report, st_validation
-from updates.pipeline.reports.fitting import judged, report_fit
-from updates.pipeline.reports.swap import swap_refusals
+from updates.pipeline.reports.swap import series_refusal, swap_refusals
 from updates.pipeline.reports.types import ReportInvalid, RuntimeReport
+from updates.pipeline.reports.verdict import EvaluationVerdict, judge_evaluations
 from updates.pipeline.types import Fit, Profile, ValidationLimits, ValidationReport
 
 
@@ -23,12 +25,22 @@ class ProfileReports:
     profile: Profile
     report: RuntimeReport
     digest: str
-    deployed: RuntimeReport | None = None
-    validation: ValidationReport | None = None
+    deployed: RuntimeReport | None
+    validation: EvaluationVerdict
 
     @property
     def fit(self) -> Fit:
-        return report_fit(self.report, self.profile, chip=self.profile.name)
+        """A weights slot is held against the weights alone: kernels and toolchain are in the firmware already."""
+        series = series_refusal(self.report, chip=self.profile.chip)
+        return fit(
+            image_bytes=self.report.slot_bytes,
+            arena=ArenaEvidence(None, compiled_bytes=self.report.ram_bytes),
+            alignment=0,
+            operators=(),
+            profile=self.profile,
+            runtime=self.report.runtime,
+            refusals=() if series is None else (series,),
+        )
 
     @property
     def swap_refusals(self) -> tuple[str, ...]:
@@ -40,24 +52,22 @@ def profile_reports(
     profile: Profile, *, report: bytes, deployed: bytes | None, validation: bytes | None, limits: ValidationLimits
 ) -> ProfileReports:
     """Raises ReportInvalid."""
-    found = None
-    if validation is not None:
-        try:
-            found = judged(st_validation.read(validation.decode("utf-8-sig")), limits)
-        except UnicodeDecodeError as error:
-            raise ReportInvalid("validation", "it is not text in UTF-8", "send the report as written") from error
+    try:
+        rows = () if validation is None else st_validation.read(validation.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ReportInvalid("validation", "it is not text in UTF-8", "send the report as written") from error
     return ProfileReports(
         profile,
         read_report(report),
         hashlib.sha256(report).hexdigest(),
         None if deployed is None else read_report(deployed),
-        found,
+        judge_evaluations(rows, limits),
     )
 
 
 def entry(one: ProfileReports) -> dict[str, Any]:
     """The fit, what the report said, and whether the weights may be exchanged; plain JSON."""
-    facts = asdict(one.report)
+    facts = one.report.document()
     weights = facts.pop("weights")
     return {
         "digest": one.digest,
@@ -65,7 +75,7 @@ def entry(one: ProfileReports) -> dict[str, Any]:
         "report": {**facts, "ram_bytes": one.report.ram_bytes, "weight_arrays": len(weights)},
         "weights_only_swap": None if one.deployed is None else not one.swap_refusals,
         "swap_refusals": list(one.swap_refusals),
-        "validation": None if one.validation is None else plain(asdict(one.validation)),
+        "validation": plain(asdict(one.validation)),
     }
 
 
@@ -81,10 +91,8 @@ def with_reports(
             misfit = "" if choice["digest"] else choice["reason"]
             outcomes.append((choice["profile"], misfit, images.get(choice["digest"] or "")))
             continue
-        unproved = ValidationReport("inconclusive", (), ("No validation report of the tool is given.",))
-        outcomes.append(
-            (own.profile.name, " ".join((*own.fit.reasons, *own.swap_refusals)), own.validation or unproved)
-        )
+        found = ValidationReport(own.validation.verdict, (), own.validation.reasons)
+        outcomes.append((own.profile.name, " ".join((*own.fit.reasons, *own.swap_refusals)), found))
     verdict, reasons = overall(outcomes)
     fits = [fit for fit in document["fits"] if fit["profile"] not in by_profile]
     reported = [{**entry(one), "chosen": True} for one in reports]

@@ -9,12 +9,12 @@ CMSIS-NN, never under on 24 int8 files.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
 from updates.pipeline.post_pass import operator_name, unpack
-from updates.pipeline.types import ArenaPlan, Placement
 
 ALIGNMENT = 16
 _TYPE_BITS = {
@@ -35,12 +35,38 @@ _WEIGHTED_KERNEL_BYTES, _KERNEL_BYTES, _ENDPOINT_BYTES = 112, 64, 64
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
+@dataclass(frozen=True)
+class Placement:
+    """One buffer of the arena's head: bytes from `offset`, alive from operator `first` to `last` (0: before the first)."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class ArenaPlan:
+    """`operators` names each step; `peak_step` is where most bytes are alive. Sizes are bytes."""
+
+    placements: tuple[Placement, ...]
+    operators: tuple[str, ...]
+    head_bytes: int
+    tail_bytes: int
+    peak_step: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.head_bytes + self.tail_bytes
+
+
 def plan(image: bytes, *, kernel_library: str) -> ArenaPlan:
     """For a `.tflite` image of one subgraph that passed the post-pass. kernel_library: `reference` or `cmsis-nn`."""
     model = unpack(image)
     graph = model.subgraphs[0]
     names = tuple(operator_name(model, operator) for operator in graph.operators)
-    placed = place([*_tensors(model, graph), *_scratch(graph, names, kernel_library)])
+    placed = place([*_tensors(model, graph, names), *_scratch(graph, names, kernel_library)])
     steps = range(len(names) + 1)
     alive = [sum(one.size for one in placed if one.first <= step <= one.last) for step in steps]
     head = max((one.offset + one.size for one in placed), default=0)
@@ -63,7 +89,7 @@ def place(buffers: list[Placement]) -> list[Placement]:
     return placed
 
 
-def _tensors(model: Any, graph: Any) -> list[Placement]:
+def _tensors(model: Any, graph: Any, names: tuple[str, ...]) -> list[Placement]:
     def constant(index: int) -> bool:
         data = model.buffers[graph.tensors[index].buffer].data
         return data is not None and len(data) > 0
@@ -83,7 +109,7 @@ def _tensors(model: Any, graph: Any) -> list[Placement]:
         last[index] = len(graph.operators)
     return [
         Placement(
-            _name(graph.tensors[index], index),
+            _name(graph, index, names),
             _aligned(tensor_bytes(graph.tensors[index])),
             begun,
             last.get(index, begun),
@@ -143,8 +169,14 @@ def _type_name(tensor: Any) -> str:
     return str(_TYPE_NAMES[tensor.type])
 
 
-def _name(tensor: Any, index: int) -> str:
-    return tensor.name.decode(errors="replace") if tensor.name else f"tensor {index}"
+def _name(graph: Any, index: int, names: tuple[str, ...]) -> str:
+    """Its own, which the post-pass takes out, else by what makes it."""
+    if graph.tensors[index].name:
+        return str(graph.tensors[index].name.decode(errors="replace"))
+    for step, operator in enumerate(graph.operators, start=1):
+        if index in map(int, operator.outputs):
+            return f"{names[step - 1]} {step}"
+    return "input" if index in map(int, graph.inputs) else f"tensor {index}"
 
 
 def _aligned(size: int) -> int:

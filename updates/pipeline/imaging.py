@@ -38,7 +38,6 @@ def described(
     data: bytes, target: TargetClass, facts: dict[str, Any], operators: list[str], *, preprocessing: str
 ) -> Image:
     """facts: as `judge.facts` found them."""
-    plans = {library: arena.plan(data, kernel_library=library) for library in KERNEL_LIBRARIES}
     shapes = {name: tuple(facts[name]) for name in ("input_shape", "output_shape")}
     return Image(
         target=target,
@@ -49,7 +48,6 @@ def described(
         io_hash=io_hash(
             shapes["input_shape"], facts["input_type"], shapes["output_shape"], facts["output_type"], preprocessing
         ),
-        arena_estimates={library: plan.total_bytes for library, plan in plans.items()},
-        memory_map=plans["cmsis-nn"],
+        arena_estimates={library: arena.plan(data, kernel_library=library).total_bytes for library in KERNEL_LIBRARIES},
         **(facts | shapes),
     )

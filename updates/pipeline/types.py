@@ -49,6 +49,7 @@ class Profile:
 
     name: str
     core: str = "cortex-m4"
+    chip: str = ""
     clock_hz: int = 80_000_000
     runtime: str = "tflm"
     kernel_library: str = "cmsis-nn"
@@ -93,35 +94,9 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """One buffer of the arena's head: bytes from `offset`, alive from operator `first` to `last` (0: before the first)."""
-
-    name: str
-    size: int
-    first: int
-    last: int
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class ArenaPlan:
-    """`operators` names each step; `peak_step` is where most bytes are alive. Sizes are bytes."""
-
-    placements: tuple[Placement, ...]
-    operators: tuple[str, ...]
-    head_bytes: int
-    tail_bytes: int
-    peak_step: int
-
-    @property
-    def total_bytes(self) -> int:
-        return self.head_bytes + self.tail_bytes
-
-
-@dataclass(frozen=True)
 class Image:
     """The exact bytes of a model slot. `arena_bytes` is the smallest arena in which TFLM ran it here (x86-64);
-    `arena_estimates` is what a 32-bit core needs, by kernel library; `memory_map` lays it out with CMSIS-NN."""
+    `arena_estimates` is what a 32-bit core needs, by kernel library."""
 
     target: TargetClass
     data: bytes
@@ -140,7 +115,6 @@ class Image:
     io_hash: str
     self_test_digest: str
     work: tuple[Work, ...] = ()
-    memory_map: ArenaPlan | None = None
 
 
 def io_hash(

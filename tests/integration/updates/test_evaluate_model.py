@@ -125,7 +125,7 @@ def test_against_a_deployed_image_there_is_a_curve(files: Path) -> None:
         (["--json", "nowhere/found.json"], "--json: nowhere/found.json: it is no file in a directory that exists"),
         (["--images", "model.onnx"], "--images: model.onnx: it is no directory"),
         (["--report", "other=c.npz"], "--report: other=c.npz: it names no profile"),
-        (["--linker-map", "roomy=c.npz"], "--linker-map: roomy: linker map: it has no 'Memory Configuration'"),
+        (["--linker-map", "roomy=c.npz"], "--linker-map: roomy: map: it has no memory configuration"),
         (["--time-axis", "-1"], "signal.time_axis: -1 is no dimension"),
     ],
 )

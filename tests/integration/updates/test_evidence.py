@@ -1,20 +1,17 @@
-"""The document of a version over REST, its signed dossier, the C header, and which image a node is sent."""
+"""The document of a version as over REST, the C header, and which image a node is sent."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests import factories
 from updates.campaigns.eligibility import NodeKind, choose, images_of
-from updates.dossier import DOSSIER_LABEL, canonical, signed_dossier, version_document
 from updates.firmware_header import header_of
 from updates.fits import refit
 from updates.models import Fit, ModelImage, ModelVersion, ValidationReport
-from updates.signer import installation_signer
+from updates.version_document import version_document
 
 pytestmark = pytest.mark.django_db
 
@@ -83,23 +80,6 @@ def test_the_document_says_who_gets_what_and_fails_for_a_profile_that_gets_nothi
     assert found["reasons"] == ["tiny: None of 1 images fits tiny."]
     assert tiny.name in [one["name"] for one in found["profiles"]]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-
-
-def test_a_dossier_is_signed_over_its_canonical_form_and_a_changed_digit_is_found() -> None:
-    version = factories.make_version(profiles=[factories.make_profile()])
-    factories.make_campaign(version=version, approved_by="boss")
-
-    signed = signed_dossier(version.pk)
-
-    key = Ed25519PublicKey.from_public_bytes(installation_signer().public_key)
-    dossier = json.loads(json.dumps(signed["dossier"]))
-    signature = bytes.fromhex(signed["signature"]["signature"])
-    key.verify(signature, DOSSIER_LABEL + canonical(dossier))
-    assert dossier["inputs"] == {name: getattr(version, f"{name}_id") for name in ("onnx", "calibration", "evaluation")}
-    assert [one["approved_by"] for one in dossier["approvals"]] == ["boss"]
-    dossier["evaluation"]["validation"][0]["slices"][0]["n"] += 1
-    with pytest.raises(InvalidSignature):
-        key.verify(signature, DOSSIER_LABEL + canonical(dossier))
 
 
 def test_the_header_of_an_image_that_was_built_before_guards_were_has_none() -> None:

@@ -1,47 +1,67 @@
+"""The memory map draws the arena plan to scale: places by bytes, widths by steps."""
+
 from __future__ import annotations
 
-from frontend.memory_map import HEIGHT, WIDTH, memory_map
+import pytest
 
-PLAN = {
-    "placements": [
-        {"name": "tensor 0", "size": 300, "first": 0, "last": 1, "offset": 0},
-        {"name": "tensor 1", "size": 700, "first": 1, "last": 2, "offset": 300},
-        {"name": "scratch of CONV_2D 1", "size": 100, "first": 1, "last": 1, "offset": 1000},
-    ],
-    "operators": ["CONV_2D", "SOFTMAX"],
-    "head_bytes": 1100,
-    "tail_bytes": 400,
-    "peak_step": 1,
-}
+from frontend.memory_map import BOTTOM_PX, TOP_PX, MemoryMap
+from updates.pipeline.arena import ArenaPlan, Placement
 
-
-def test_each_buffer_stands_at_its_place_from_its_first_to_its_last_step() -> None:
-    drawn = memory_map(PLAN, [("a", 2000)])
-    source, result, scratch, kept = drawn.rectangles
-
-    assert "the input: 300 B from 0, steps 0 to 1" in source.title
-    assert "output of CONV_2D, step 1: 700 B from 300" in result.title
-    assert result.x > source.x
-    assert result.y + result.height <= source.y + 0.2  # on top of it, not across it
-    assert scratch.width < result.width
-    assert kept.width > 2 * scratch.width
-    assert all(one.x >= 0 and one.x + one.width <= WIDTH and 0 <= one.y <= HEIGHT for one in drawn.rectangles)
+PLAN = ArenaPlan(
+    placements=(
+        Placement("input", 1024, 0, 1, 2048),
+        Placement("CONV_2D 1", 2048, 1, 2, 0),
+        Placement("FULLY_CONNECTED 2", 16, 2, 2, 2048),
+    ),
+    operators=("CONV_2D", "FULLY_CONNECTED"),
+    head_bytes=3072,
+    tail_bytes=1024,
+    peak_step=1,
+)
 
 
-def test_the_limit_is_a_line_above_what_fits_and_below_the_top_of_what_does_not() -> None:
-    top = min(one.y for one in memory_map(PLAN, [("a", 2000)]).rectangles)
-    assert memory_map(PLAN, [("a", 2000)]).limits[0].y < top
-    assert memory_map(PLAN, [("a", 1200)]).limits[0].y > min(
-        one.y for one in memory_map(PLAN, [("a", 1200)]).rectangles
-    )
+def test_a_block_spans_its_steps_and_its_bytes() -> None:
+    drawn = MemoryMap(PLAN, limit_bytes=8192, needed_bytes=4096)
+    pixel = (BOTTOM_PX - TOP_PX) / 8192
+
+    convolution, given, _ = drawn.blocks
+
+    assert (convolution.x, convolution.width) == pytest.approx((100 / 3, 200 / 3))
+    assert (convolution.y, convolution.height) == pytest.approx((BOTTOM_PX - 2048 * pixel, 2048 * pixel))
+    assert given.y + given.height == pytest.approx(BOTTOM_PX - 2048 * pixel)
+    assert given.x == 0
 
 
-def test_a_limit_far_above_is_told_in_words() -> None:
-    drawn = memory_map(PLAN, [("near", 2000), ("far", 100_000)])
+def test_what_is_alive_at_the_peak_is_marked_and_summed() -> None:
+    drawn = MemoryMap(PLAN, limit_bytes=8192, needed_bytes=4096)
 
-    assert [line.label for line in drawn.limits] == ["near: 2,000 B"]
-    assert drawn.beyond == ("far: 100,000 B",)
+    assert [block.placement.name for block in drawn.blocks if block.at_peak] == ["CONV_2D 1", "input"]
+    assert drawn.peak_bytes == 3072
+    assert drawn.peak_operator == "CONV_2D"
+    assert drawn.peak_x == pytest.approx(50.0)
 
 
-def test_the_peak_is_named_by_its_operator() -> None:
-    assert memory_map(PLAN, []).peak_operator == "CONV_2D"
+def test_what_is_kept_for_ever_lies_on_top_of_the_tensors() -> None:
+    drawn = MemoryMap(PLAN, limit_bytes=4096, needed_bytes=4096)
+
+    top, height = drawn.tail
+
+    assert top == pytest.approx(TOP_PX)
+    assert top + height == pytest.approx(BOTTOM_PX - 3072 * (BOTTOM_PX - TOP_PX) / 4096)
+
+
+def test_the_picture_makes_room_for_whatever_is_largest() -> None:
+    over = MemoryMap(PLAN, limit_bytes=2000, needed_bytes=5000)
+
+    assert over.needed_y == TOP_PX
+    assert over.limit_y == pytest.approx(BOTTOM_PX - 2000 * (BOTTOM_PX - TOP_PX) / 5000)
+    assert not over.fits
+    assert [mark.value for mark in over.heights] == [0, 2048, 4096]
+
+
+def test_a_long_network_has_few_step_labels() -> None:
+    long = ArenaPlan((), ("CONV_2D",) * 63, 0, 0, 0)
+
+    marks = MemoryMap(long, 1, 1).steps
+
+    assert [mark.value for mark in marks] == [0, 11, 22, 33, 44, 55]
