@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -78,6 +79,17 @@ def _worst(images: list[ModelImage]) -> str:
     return f"Worst slice: {worst['name']}, {points} on {plural(worst['n'], 'sample')}."
 
 
+def efficient(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of points with the smallest patch first, those that lose less than every smaller one; what ships, and the plain one."""
+    kept: list[dict[str, Any]] = []
+    least = math.inf
+    for point in curve:
+        if point["loss"] < least or point["chosen"] or not point["strength"]:
+            kept.append(point)
+        least = min(least, point["loss"])
+    return kept
+
+
 @dataclass(frozen=True)
 class ImageRow:
     """profiles: names of those that get it. noise_db: on the worst slice that all images were shown; None: unknown."""
@@ -151,7 +163,7 @@ def version_page(version: ModelVersion, *, wanted_slice: str, now: datetime) -> 
             (ImageRow(image, _profiles_of(image), image.facts.get("noise_db")) for image in images),
             key=lambda row: not row.profiles,
         ),
-        "curve": version.evidence.get("curve", []),
+        "curve": efficient(version.evidence.get("curve", [])),
         "left_out": version.evidence.get("left_out", []),
         "fp32_latency": version.evidence.get("fp32_latency_ms"),
         "fit_rows": [(profile, [by_profile[pk].get(image.pk) for image in images]) for pk, profile in ordered],
