@@ -181,8 +181,10 @@ def _store(version: ModelVersion, result: BuildResult, now: datetime) -> None:
     for image in result.images:
         _give_up_refused_image(image.digest, version)
     noise = noise_db(result.reports)
+    near = {point.digest for point in result.curve if point.chosen}
     for image in result.images:
-        row = _store_image(version, image, noise[image.digest], result.guards.get(image.digest))
+        more = {"near_deployed": True} if image.digest in near else {}
+        row = _store_image(version, image, noise[image.digest], result.guards.get(image.digest), more)
         models.ValidationReport.objects.create(image=row, **_report_fields(result.reports[image.digest]))
     fit_images(ModelImage.objects.filter(version=version), HardwareProfile.objects.all())
     version.tools, version.built_at, version.stage, version.progress_percent = result.tools, now, "done", 100
@@ -244,10 +246,12 @@ def _give_up_refused_image(digest: str, version: ModelVersion) -> None:
     )
 
 
-def _store_image(version: ModelVersion, image: Image, noise: float, guard: Guard | None) -> ModelImage:
+def _store_image(
+    version: ModelVersion, image: Image, noise: float, guard: Guard | None, more: dict[str, Any]
+) -> ModelImage:
     facts = {name: value for name, value in asdict(image).items() if name in (*SHAPE_FACTS, *_KEPT_FACTS)}
     # JSON knows no infinity; null says that both outputs are equal.
-    facts |= {"noise_db": noise if math.isfinite(noise) else None, "guard": asdict(guard) if guard else None}
+    facts |= more | {"noise_db": noise if math.isfinite(noise) else None, "guard": asdict(guard) if guard else None}
     return ModelImage.objects.create(
         version=version,
         **asdict(image.target),

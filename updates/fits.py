@@ -62,6 +62,9 @@ def _ranked(images: Sequence[ModelImage], profile: HardwareProfile, firmware: se
     contract = {image.io_hash for image in images} & firmware or {images[0].io_hash}
     foreign = {image.digest for image in images if image.io_hash not in contract}
     order = best_first([_alternative(image, verdicts[image.digest]) for image in images], foreign)
+    # What was chosen for its small patch stays chosen where it fits: that it is not the least noisy was the point.
+    near = {image.digest for image in images if image.facts.get("near_deployed")}
+    order.sort(key=lambda one: not (one.fits and one.digest in near))
     rank = {one.digest: place for place, one in enumerate(order)}
     rows = []
     for image in images:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from devices.models import HardwareProfile, KnownImage
+from devices.models import HardwareProfile, KnownImage, Node
 from fleet.audit.models import AuditEntry
 from updates import builds
 from updates.builds import build_due
@@ -247,3 +247,27 @@ def test_a_bad_upload_is_refused_by_field_and_nothing_is_stored(
         upload_version(**(good | arguments), actor="test")  # type: ignore[arg-type]
     assert refused.value.field == field
     assert not ModelVersion.objects.exists()
+
+
+def test_where_the_owner_gives_accuracy_for_bytes_the_image_near_the_deployed_one_ships(db: None) -> None:
+    ensure_family(name="imu", limits={"curve_accuracy_drop": 0.02}, actor="test")
+    profile = HardwareProfile.objects.create(
+        name="roomy", slot_bytes=262_144, sram_bytes=131_072, reserved_sram_bytes=32_768
+    )
+    first = upload("imu-1.0", "1.0")
+    build_due(NOW, 1)
+    held = first.images.get(fits__profile=profile, fits__rank=0)
+    Node.objects.create(endpoint="n1", link="nbiot", profile=profile, active_digest=held.digest)
+
+    second = upload("imu-1.1", "1.1")
+    build_due(NOW, 1)
+
+    second.refresh_from_db()
+    assert second.state == "ready", second.refusal
+    curve = second.evidence["curve"]
+    [point] = [one for one in curve if one["chosen"]]
+    [plain] = [one for one in curve if one["strength"] == 0]
+    assert point["patch_bytes"] < plain["patch_bytes"]
+    ships = second.images.get(fits__profile=profile, fits__rank=0)
+    assert ships.validation.verdict == "passed"
+    assert ships.digest == point["digest"]
