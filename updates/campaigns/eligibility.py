@@ -68,6 +68,7 @@ def choose(
             overrides=overrides,
             available_operators=frozenset(firmware.operators),
             firmware_arena_bytes=firmware.arena_bytes,
+            decoder_ram_bytes=firmware.decoder_ram_bytes,
             refusals=refusals,
         )
         if result.fits:

@@ -131,7 +131,8 @@ def io_hash(
 class Fit:
     """Verdict of an image on a profile. Every reason carries the two numbers and what to change.
 
-    `arena_bytes` is the largest of `arena_by_evidence`, and `evidence` its name.
+    `arena_bytes` is the largest of `arena_by_evidence`, and `evidence` its name. `available_sram_bytes`: what the RTOS
+    leaves; arena and `decoder_ram_bytes` share it. `both_slots_bytes`: of flash, for the image that runs and the next.
     """
 
     profile: str
@@ -144,6 +145,9 @@ class Fit:
     arena_by_evidence: dict[str, int]
     reasons: tuple[str, ...]
     latency: Latency | None = None
+    available_sram_bytes: int = 0
+    decoder_ram_bytes: int = 0
+    both_slots_bytes: int = 0
 
 
 @dataclass(frozen=True)
