@@ -1,8 +1,11 @@
-"""The C header of an image of the database."""
+"""The guard of an image of the database: in its C header, and in the manifests that bring it."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from updates.models import ModelImage
+from updates.patches.manifest import Guard as ManifestGuard
 from updates.pipeline.c_header import HeaderFacts, c_header
 from updates.pipeline.guard import Bounds, Confidence, Guard
 
@@ -22,6 +25,15 @@ def header_of(digest: str) -> tuple[str, str]:
         guard=_guard(image),
     )
     return f"model_{image.digest[:8]}.h", c_header(facts)
+
+
+def manifest_guard(image: ModelImage) -> ManifestGuard | None:
+    """Threshold (0: none) and the five bounds in the order of docs/guard.md."""
+    found = _guard(image)
+    if found is None:
+        return None
+    threshold = 0 if found.threshold is None else found.threshold.per_mille
+    return ManifestGuard(threshold, tuple(asdict(found.bounds).values()))
 
 
 def _guard(image: ModelImage) -> Guard | None:

@@ -7,10 +7,15 @@ import json
 import pytest
 
 from tests import factories
+from updates.campaigns.bundles import bundles_for
 from updates.campaigns.eligibility import NodeKind, choose, images_of
 from updates.firmware_header import header_of
 from updates.fits import refit
 from updates.models import Fit, ModelImage, ModelVersion, ValidationReport
+from updates.patches.bundle import unpack_bundle
+from updates.patches.manifest import Guard, decode_manifest
+from updates.patches.signing import TrustedKeys
+from updates.signer import installation_signer
 from updates.version_document import version_document
 
 pytestmark = pytest.mark.django_db
@@ -80,6 +85,24 @@ def test_the_document_says_who_gets_what_and_fails_for_a_profile_that_gets_nothi
     assert found["reasons"] == ["tiny: None of 1 images fits tiny."]
     assert tiny.name in [one["name"] for one in found["profiles"]]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_the_manifest_and_the_header_carry_the_guard_of_the_image() -> None:
+    bounds = {"mean_low": -20, "mean_high": 30, "deviation_low": 4, "deviation_high": 90, "saturated_high": 10}
+    threshold = {"per_mille": 644, "fallback_rate": 0.1, "error_rate": 0.1, "error_interval": [0.07, 0.14]}
+    version = factories.make_version()
+    image = version.images.get()
+    image.facts = {"guard": {"bounds": bounds, "threshold": threshold}}
+    image.save()
+
+    [bundle] = bundles_for(
+        campaign=factories.make_campaign(version=version), image=image, firmware=factories.make_firmware()
+    ).values()
+
+    keys = TrustedKeys([installation_signer().public_key])
+    assert decode_manifest(unpack_bundle(bundle).manifest, keys).guard == Guard(644, (-20, 30, 4, 90, 10))
+    assert "#define MF_CONFIDENCE_THRESHOLD 644" in header_of(image.digest)[1]
+    assert "#define MF_BOUND_MEAN_LOW (-20)" in header_of(image.digest)[1]
 
 
 def test_the_header_of_an_image_that_was_built_before_guards_were_has_none() -> None:
