@@ -157,7 +157,8 @@ class Bench:
             bring_out([self.directory / f"{room.name}-perturbed-{part}"], room)
 
     def _report(self, image: Image, shown: list[dict[str, Any]]) -> ValidationReport:
-        room, results = self.rooms[image.digest], []
+        room = self.rooms[image.digest]
+        results: list[SliceResult] = []
         for index, part in enumerate(shown):
             if not (room / f"int8-{index}.npy").exists():
                 continue
@@ -171,6 +172,7 @@ class Bench:
                 inputs=slices.moved(np.load(self.directory / f"inputs-{index}.npy"), self.layout["input_order"]),
                 task=self.request.task,
                 perturbed=bool(part.get("perturbed")),
+                threshold=results[0].threshold_fp32 if results else None,
             )
             results.append(self._of_clean(found) if found.perturbed else found)
         return validate(results)

@@ -77,13 +77,15 @@ def compare(
     inputs: Floats | None = None,
     task: Task | None = None,
     perturbed: bool = False,
+    threshold: float | None = None,
 ) -> SliceResult:
     """fp32, int8: outputs on the same inputs, shape (n, ...), same layout as `inputs`.
 
     classification: integer labels (n,), judged by decisions (the largest output). anomaly: integer labels (n,), 0 is
     normal; the score is the mean squared difference between output and input where they have one size, else the mean
-    output. regression: float labels, judged by the error; without labels any task is judged by SQNR. task None:
-    `task_of`. Raises Refused (stage validate).
+    output; what is above `threshold`, else above that of this slice's own normal samples, raises an alarm. regression:
+    float labels, judged by the error; without labels any task is judged by SQNR. task None: `task_of`. Raises Refused
+    (stage validate).
     """
     n = len(fp32)
     width = fp32[0].size
@@ -93,7 +95,7 @@ def compare(
     if task == "classification" and whole:
         found = _compare_classes(name, fp32.reshape(n, -1), int8.reshape(n, -1), np.asarray(labels, np.int64), own)
     elif task == "anomaly":
-        found = _compare_scores(name, fp32, int8, labels, own, inputs)
+        found = _compare_scores(name, fp32, int8, labels, own, inputs, threshold)
     else:
         if labels is not None and whole:
             raise _refuse(f"evaluation: labels of {name}", "class numbers, but the task is regression", "store floats")
@@ -143,7 +145,13 @@ def anomaly_scores(outputs: Floats, inputs: Floats | None) -> npt.NDArray[np.flo
 
 
 def _compare_scores(
-    name: str, fp32: Floats, int8: Floats, labels: Labels, limits: ValidationLimits, inputs: Floats | None
+    name: str,
+    fp32: Floats,
+    int8: Floats,
+    labels: Labels,
+    limits: ValidationLimits,
+    inputs: Floats | None,
+    given: float | None,
 ) -> SliceResult:
     n, noise = len(fp32), sqnr_db(fp32, int8)
     before, after = anomaly_scores(fp32, inputs), anomaly_scores(int8, inputs)
@@ -158,14 +166,16 @@ def _compare_scores(
                 f"The area under the curve falls from {areas[0]:.3f} to {areas[1]:.3f} (n = {n}), "
                 f"a fall of {limits.maximum_auc_drop:g} is allowed."
             )
-    normal = ~anomalous if (~anomalous).any() else np.ones(n, np.bool_)
-    thresholds = threshold_at(before[normal], FALSE_ALARMS), threshold_at(after[normal], FALSE_ALARMS)
-    # The firmware keeps its threshold: what counts is who raises an alarm by the one of fp32.
-    alarms_before, alarms_after = before > thresholds[0], after > thresholds[0]
+    own: tuple[float | None, float | None] = (None, None)
+    if not anomalous.all():
+        own = threshold_at(before[~anomalous], FALSE_ALARMS), threshold_at(after[~anomalous], FALSE_ALARMS)
+    # The firmware keeps its threshold: what counts is who raises an alarm by the one of fp32 on clean samples.
+    threshold = next((one for one in (given, own[0]) if one is not None), float(np.median(before)))
+    alarms_before, alarms_after = before > threshold, after > threshold
     agreement = float((alarms_before == alarms_after).mean())
     if int((alarms_before == alarms_after).sum()) < limits.minimum_agreement * n - 1e-9:
         failed.append(
-            f"{agreement:.3f} of the alarms agree at the threshold of fp32, {thresholds[0]:.4g} (n = {n}), "
+            f"{agreement:.3f} of the alarms agree at the threshold of fp32, {threshold:.4g} (n = {n}), "
             f"{limits.minimum_agreement:g} are wanted."
         )
     if labels is None and noise < limits.minimum_sqnr_db:
@@ -186,8 +196,8 @@ def _compare_scores(
         reasons=(*failed, *thin),
         auc_fp32=aucs[0],
         auc_int8=aucs[1],
-        threshold_fp32=thresholds[0],
-        threshold_int8=thresholds[1],
+        threshold_fp32=own[0],
+        threshold_int8=own[1],
         agreement=agreement,
         misses=wrong if labels is not None else None,
     )

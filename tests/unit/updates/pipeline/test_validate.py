@@ -277,3 +277,25 @@ def test_a_bad_limit_is_named_with_its_fix(given, said):
     with pytest.raises(ValueError, match="limits") as caught:
         ValidationLimits.of(given)
     assert str(caught.value).startswith(said)
+
+
+def test_alarms_of_a_zero_miss_slice_go_by_the_threshold_of_the_clean_one():
+    """It has no normal samples of its own."""
+    clean = compare("clean", RECONSTRUCTED, RECONSTRUCTED, ANOMALOUS, ValidationLimits(), inputs=WINDOWS)
+    rare = ANOMALOUS == 1
+
+    def found(int8: np.ndarray):
+        return compare(
+            "zero-miss-bearing",
+            RECONSTRUCTED[rare],
+            int8,
+            ANOMALOUS[rare],
+            ValidationLimits(),
+            inputs=WINDOWS[rare],
+            threshold=clean.threshold_fp32,
+        )
+
+    assert (found(RECONSTRUCTED[rare]).verdict, found(RECONSTRUCTED[rare]).threshold_fp32) == ("passed", None)
+    blind = RECONSTRUCTED[rare].copy()
+    blind[0] = WINDOWS[rare][0]
+    assert found(blind).reasons == (f"1 of {rare.sum()} decisions are wrong, and this slice allows no miss.",)
