@@ -9,7 +9,7 @@ from typing import Any
 
 from frontend.memory_map import EVIDENCE
 from frontend.pages import Verdict, as_sentence, plural
-from frontend.svg import ConfusionRow, confusion
+from frontend.svg import ConfusionRow, confusion, outline_points
 from updates import selectors as updates
 from updates.comparison import Comparison
 from updates.models import Fit, ModelImage, ModelVersion
@@ -241,7 +241,11 @@ def _report(image: ModelImage, wanted_slice: str) -> dict[str, Any]:
 
 def _flips(image: ModelImage, one: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"index": flip["index"], **{side: _class_name(image, flip[side]) for side in ("label", "fp32", "int8")}}
+        {
+            "index": flip["index"],
+            **{side: _class_name(image, flip[side]) for side in ("label", "fp32", "int8")},
+            "points": outline_points(flip.get("outline", ())),
+        }
         for flip in one.get("flips", ())
     ]
 

@@ -26,7 +26,7 @@ from updates.pipeline.types import (
     TargetClass,
     ValidationReport,
 )
-from updates.pipeline.validate import compare, task_of, unproved, validate
+from updates.pipeline.validate import OUTLINES, Floats, compare, outline, task_of, unproved, validate
 
 # Children at a time: each peaks well below 500 MB, and the smallest server has two cores.
 SIDE_BY_SIDE = 2
@@ -163,19 +163,26 @@ class Bench:
             if not (room / f"int8-{index}.npy").exists():
                 continue
             labels = np.load(self.directory / f"labels-{index}.npy") if part["labels"] else None
+            inputs = np.load(self.directory / f"inputs-{index}.npy")
             found = compare(
                 part["name"],
                 np.load(self.directory / f"fp32-{index}.npy"),
                 np.load(room / f"int8-{index}.npy"),
                 labels,
                 self.request.limits,
-                inputs=slices.moved(np.load(self.directory / f"inputs-{index}.npy"), self.layout["input_order"]),
+                inputs=slices.moved(inputs, self.layout["input_order"]),
                 task=self.request.task,
                 perturbed=bool(part.get("perturbed")),
                 threshold=results[0].threshold_fp32 if results else None,
             )
+            found = replace(found, flips=self._drawn(found, inputs))
             results.append(self._of_clean(found) if found.perturbed else found)
         return validate(results)
+
+    def _drawn(self, found: SliceResult, inputs: Floats) -> tuple[Flip, ...]:
+        axis = self.request.signal.time_axis
+        first = [replace(one, outline=outline(inputs[one.index], axis)) for one in found.flips[:OUTLINES]]
+        return (*first, *found.flips[OUTLINES:])
 
     def guard(self, image: Image) -> guard.Guard:
         """From the clean slice, whose inputs are what the firmware will see."""
@@ -190,7 +197,7 @@ class Bench:
     def _of_clean(self, found: SliceResult) -> SliceResult:
         """Flipped samples by their index in the clean slice, of which a perturbed one may have a part only."""
         kept = np.load(self.directory / "perturbed-rows.npy")
-        flips = tuple(Flip(int(kept[one.index]), one.label, one.fp32, one.int8) for one in found.flips)
+        flips = tuple(replace(one, index=int(kept[one.index])) for one in found.flips)
         return replace(found, flips=flips)
 
 

@@ -252,12 +252,14 @@ def _check_numbers(given: Mapping[str, Any], known: list[str], field: str, but: 
 
 @dataclass(frozen=True)
 class Flip:
-    """A sample that both decide differently: its index in the slice, from 0, and the three classes."""
+    """A sample that both decide differently: its index in the slice, from 0, and the three classes. outline: its course in
+    at most 64 steps from 0 to 100, of the first few."""
 
     index: int
     label: int
     fp32: int
     int8: int
+    outline: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

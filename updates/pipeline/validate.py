@@ -35,6 +35,8 @@ MAXIMUM_CLASSES = 1000
 # What a report may hold of one slice: two matrices of 64 by 64 and 50 samples are some 50 KB of JSON.
 MAXIMUM_CONFUSION_CLASSES = 64
 MAXIMUM_FLIPS = 50
+# Flipped samples that are drawn, and in how many steps.
+OUTLINES, OUTLINE_STEPS = 8, 64
 # The anomaly threshold is where this share of the normal samples would raise an alarm.
 FALSE_ALARMS = 0.05
 # Of the labels' root mean square: -30 dB, below which no rise of the error matters.
@@ -287,6 +289,16 @@ def _flips(
         Flip(int(index), int(labels[index]), int(before[index]), int(after[index]))
         for index in lost_first[:MAXIMUM_FLIPS]
     )
+
+
+def outline(sample: Floats, time_axis: int | None) -> tuple[int, ...]:
+    """The course of a sample along its time axis (channels averaged), else of its values in their order."""
+    course = sample.reshape(-1)
+    if time_axis is not None:
+        course = np.moveaxis(sample, time_axis, 0).reshape(sample.shape[time_axis], -1).mean(axis=1)
+    steps = np.array([part.mean() for part in np.array_split(course, min(OUTLINE_STEPS, len(course)))])
+    low, span = float(steps.min()), float(np.ptp(steps))
+    return tuple(round(100 * (float(one) - low) / span) if span else 50 for one in steps)
 
 
 def _rows(matrix: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from updates.pipeline.statistics import wilson
 from updates.pipeline.types import Refused, ValidationLimits
-from updates.pipeline.validate import compare, validate
+from updates.pipeline.validate import compare, outline, validate
 
 LIMITS = ValidationLimits(
     minimum_samples=100, minimum_class_samples=50, maximum_accuracy_drop=0.02, minimum_agreement=0.95,
@@ -299,3 +299,14 @@ def test_alarms_of_a_zero_miss_slice_go_by_the_threshold_of_the_clean_one():
     blind = RECONSTRUCTED[rare].copy()
     blind[0] = WINDOWS[rare][0]
     assert found(blind).reasons == (f"1 of {rare.sum()} decisions are wrong, and this slice allows no miss.",)
+
+
+def test_a_sample_is_outlined_along_its_time_axis_in_64_steps_at_most():
+    ramp = np.broadcast_to(np.arange(640, dtype=np.float32), (3, 640))
+
+    drawn = outline(ramp, 1)
+
+    assert (len(drawn), drawn[0], drawn[-1]) == (64, 0, 100)
+    assert list(drawn) == sorted(drawn)
+    assert len(outline(ramp[:, :5], None)) == 15
+    assert set(outline(np.zeros((2, 4), np.float32), None)) == {50}
