@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from chirpstack_api import api
 from django.utils import timezone
 
-from devices.links.lorawan.chirpstack import Application, ChirpStack, ChirpStackError
+from devices.links.lorawan.chirpstack import Application, ChirpStack, ChirpStackError, Integration
+from devices.links.lorawan.events import bearer_is_known
 from devices.links.lorawan.models import LoRaWanDevice, NetworkServer
 from devices.models import Node
 from fleet.clock import fleet_time
@@ -71,16 +72,27 @@ def _findings(server: NetworkServer, client: ChirpStack, now: datetime) -> Itera
 def _integration(server: NetworkServer, client: ChirpStack, application: Application) -> Iterator[Finding]:
     subject, fix = f"application {application.name}", "Press Set up, or run manage.py chirpstack setup."
     found = client.integration(application.id)
+    others = others_than(server, found)
     if found is None:
         yield Finding("problem", subject, "It has no HTTP integration, so no event comes here.", fix)
-    elif found.url.rstrip("/") != server.events_url:
-        yield Finding("problem", subject, f"Its events go to {found.url}, not to {server.events_url}.", fix)
-    elif not any(name.lower() == "authorization" for name in found.headers):
-        yield Finding("problem", subject, "Its events bring no Authorization header, so they are refused here.", fix)
-    elif found.encoding != server.event_encoding:
+    elif server.events_url not in (url.rstrip("/") for url in found.urls):
+        fix = f"{fix} Our address is added; the others stay." if found.urls else fix
+        where = " and ".join(found.urls) or "no address"
+        yield Finding("problem", subject, f"Its events go to {where}, not to {server.events_url}.", fix)
+    elif not any(bearer_is_known(server, value) for value in found.headers.values()):
+        yield Finding(
+            "problem", subject, "Its events do not bring the secret of this server, so they are refused.", fix
+        )
+    elif found.encoding != server.event_encoding and not others:
         yield Finding("warning", subject, f"Its events are {found.encoding}, not {server.event_encoding}.", fix)
     else:
-        yield Finding("good", subject, "Its events come here.")
+        also = f", and to {' and '.join(others)} too" if others else ""
+        yield Finding("good", subject, f"Its events come here{also}.")
+
+
+def others_than(server: NetworkServer, known: Integration | None) -> tuple[str, ...]:
+    """Addresses of others that this integration posts to."""
+    return tuple(url for url in (known.urls if known else ()) if url.rstrip("/") != server.events_url)
 
 
 def _profile(profile: api.DeviceProfile) -> Iterator[Finding]:

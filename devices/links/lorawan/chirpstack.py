@@ -92,7 +92,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Integration:
-    url: str
+    """An application has one. ChirpStack posts each event to every address of it, with the same headers."""
+
+    urls: tuple[str, ...]
     encoding: str
     headers: dict[str, str]
 
@@ -199,12 +201,13 @@ class ChirpStack:
         except NotFound:
             return None
         encoding = EventEncoding.PROTOBUF if found.encoding == api.PROTOBUF else EventEncoding.JSON
-        return Integration(found.event_endpoint_url, str(encoding), dict(found.headers))
+        urls = tuple(url for part in found.event_endpoint_url.split(",") if (url := part.strip()))
+        return Integration(urls, str(encoding), dict(found.headers))
 
     def set_integration(self, application_id: str, wanted: Integration, *, exists: bool) -> None:
         integration = api.HttpIntegration(
             application_id=application_id,
-            event_endpoint_url=wanted.url,
+            event_endpoint_url=",".join(wanted.urls),
             encoding=api.PROTOBUF if wanted.encoding == EventEncoding.PROTOBUF else api.JSON,
             headers=wanted.headers,
         )

@@ -44,6 +44,7 @@ class FarEnd(api.DeviceServiceServicer, api.ApplicationServiceServicer, api.Devi
         self.after_enqueue: Any = None
         self.encoding = api.JSON
         self.post_to, self.authorization = "", ""
+        self.headers: dict[str, str] = {}
 
     def __enter__(self) -> FarEnd:
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
@@ -114,7 +115,7 @@ class FarEnd(api.DeviceServiceServicer, api.ApplicationServiceServicer, api.Devi
             body, content_type = event.SerializeToString(), "application/octet-stream"
         address = urlsplit(self.post_to)
         connection = http.client.HTTPConnection(address.netloc, timeout=10)
-        headers = {"Content-Type": content_type, "Authorization": self.authorization}
+        headers = {"Content-Type": content_type, "Authorization": self.authorization, **self.headers}
         connection.request("POST", f"{address.path}?event={kind}", body, headers)
         answer = connection.getresponse()
         text = answer.read().decode()

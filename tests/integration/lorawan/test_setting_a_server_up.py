@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from devices.links.lorawan.checking import Finding, check
 from devices.links.lorawan.chirpstack import NotAllowed, Unreachable
 from devices.links.lorawan.discovery import discover
-from devices.links.lorawan.events import hash_of
+from devices.links.lorawan.events import OWN_HEADER, hash_of
 from devices.links.lorawan.models import LoRaWanDevice, NetworkServer
 from devices.links.lorawan.servers import set_up
 from devices.models import Node, UnknownEndpoint
@@ -51,14 +51,42 @@ def test_set_up_makes_every_application_post_here_with_a_secret(server: NetworkS
     assert header.removeprefix("Bearer ") not in str(entry.after)
 
 
-def test_set_up_keeps_the_headers_of_others_and_may_be_done_again(server: NetworkServer, far_end: FarEnd) -> None:
-    far_end.integrations[APPLICATION] = api.HttpIntegration(
-        application_id=APPLICATION, headers={"X-Proxy": "1", "authorization": "old"}, event_endpoint_url="http://x"
-    )
+def integrated(url: str, **headers: str) -> api.HttpIntegration:
+    return api.HttpIntegration(application_id=APPLICATION, event_endpoint_url=url, headers=headers)
+
+
+def test_set_up_may_be_done_again_and_changes_nothing_but_the_secret(server: NetworkServer, far_end: FarEnd) -> None:
+    set_up(server_id=server.pk, actor="ada")
+    first = dict(far_end.integrations[APPLICATION].headers)
+    set_up(server_id=server.pk, actor="ada")
+    again = far_end.integrations[APPLICATION]
+    assert again.event_endpoint_url == server.events_url
+    assert list(again.headers) == list(first) == ["Authorization"]
+    assert again.headers["Authorization"] != first["Authorization"]
+
+
+def test_addresses_that_events_go_to_already_keep_getting_them(server: NetworkServer, far_end: FarEnd) -> None:
+    far_end.integrations[APPLICATION] = integrated("http://plant/a, http://plant/b", authorization="Bearer theirs")
+    far_end.integrations[APPLICATION].encoding = api.PROTOBUF
     set_up(server_id=server.pk, actor="ada")
     set_up(server_id=server.pk, actor="ada")
-    headers = far_end.integrations[APPLICATION].headers
-    assert sorted(headers) == ["Authorization", "X-Proxy"]
+    kept = far_end.integrations[APPLICATION]
+    assert kept.event_endpoint_url == f"{server.events_url},http://plant/a,http://plant/b"
+    assert kept.headers["authorization"] == "Bearer theirs"
+    assert kept.encoding == api.PROTOBUF
+    finding = found(server)["application fleet"]
+    assert (finding.level, "http://plant/a" in finding.message) == ("good", True)
+
+    far_end.authorization, far_end.headers = "Bearer theirs", {OWN_HEADER: kept.headers[OWN_HEADER]}
+    assert far_end.post("up", ClassA(far_end).event())[0] == 204
+    far_end.headers = {OWN_HEADER: "Bearer wrong"}
+    assert far_end.post("up", ClassA(far_end).event())[0] == 401
+
+
+def test_an_authorization_that_nobody_else_needs_is_replaced(server: NetworkServer, far_end: FarEnd) -> None:
+    far_end.integrations[APPLICATION] = integrated("", authorization="Bearer left over", **{"X-Proxy": "1"})
+    set_up(server_id=server.pk, actor="ada")
+    assert sorted(far_end.integrations[APPLICATION].headers) == ["Authorization", "X-Proxy"]
 
 
 def test_a_set_up_that_fails_half_way_refuses_no_event(server: NetworkServer, far_end: FarEnd) -> None:
@@ -136,6 +164,12 @@ def test_an_integration_that_points_elsewhere_is_named(server: NetworkServer, fa
         application_id=APPLICATION, event_endpoint_url="http://elsewhere/"
     )
     assert "http://elsewhere/" in found(server)["application fleet"].message
+
+
+def test_an_integration_with_another_secret_is_a_problem(server: NetworkServer, far_end: FarEnd) -> None:
+    far_end.integrations[APPLICATION] = integrated(server.events_url, Authorization="Bearer of somebody else")
+    finding = found(server)["application fleet"]
+    assert (finding.level, "secret" in finding.message) == ("problem", True)
 
 
 def test_a_refused_token_is_said_so(server: NetworkServer, far_end: FarEnd) -> None:
