@@ -11,12 +11,11 @@ from django.db import IntegrityError, transaction
 
 from devices import node_csv
 from devices.labels import LabelError, check_site, label_text, parse_labels
-from devices.models import FirmwareBuild, HardwareProfile, LinkKind, Node, UnknownEndpoint
+from devices.models import DEV_EUI, FirmwareBuild, HardwareProfile, LinkKind, Node, UnknownEndpoint
 from fleet.audit.models import record, record_many
 
 EXAMPLES = 10
 _ENDPOINT = re.compile(r"[!-~]{1,64}")
-_DEV_EUI = re.compile(r"[0-9a-f]{16}")
 _SIZES = ("slot_bytes", "sram_bytes", "reserved_sram_bytes")
 _MOST_BYTES = 2**31 - 1
 
@@ -204,7 +203,7 @@ def _values(number: int, given: dict[str, str], report: Report) -> dict[str, Any
     endpoint = given["endpoint"].strip()
     if link == LinkKind.LORAWAN:
         endpoint = endpoint.lower()
-        if not _DEV_EUI.fullmatch(endpoint):
+        if not DEV_EUI.fullmatch(endpoint):
             fix = "Write its 16 hex digits, without separators."
             _wrong(report, number, "endpoint", given["endpoint"], "is no DevEUI", fix)
         else:

@@ -117,7 +117,7 @@ def act(request: HttpRequest, server_id: int, action: str) -> HttpResponse:
             set_up(server_id=server.pk, actor=actor)
         elif action == "discover":
             found = discover(server_id=server.pk, actor=actor)
-            messages.info(
+            messages.success(
                 request,
                 f"{server.name}: {plural(found.devices, 'device')}, {found.registered:,} registered, "
                 f"{found.known:,} known already, {found.incomplete:,} lack tags.",

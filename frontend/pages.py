@@ -46,7 +46,7 @@ def fleet_verdict(overview: Overview) -> Verdict:
             "is-planned",
             "s-planned",
             "No node is registered yet.",
-            "Register nodes over the API, or let one speak to a gateway: unknown endpoints are listed here.",
+            "Describe its hardware, then register it; or let it speak to a gateway: unknown endpoints are listed here.",
         )
     if overview.halted:
         names = ", ".join(campaign.name for campaign in overview.halted)
@@ -77,7 +77,8 @@ def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool, re
     if first and not more:
         verb = which if shown != 1 else which.replace("match", "matches").replace("are", "is")
         return Verdict("is-none", "i-node", f"{plural(shown, 'node')} {verb}.")
-    return Verdict("is-none", "i-node", f"More nodes {which} than one page holds; {shown} are shown.")
+    place = "first" if first else "next" if more else "last"
+    return Verdict("is-none", "i-node", f"The {place} {plural(shown, 'node')} of those that {which}.")
 
 
 def relabel_verdict(preview: Preview | None, selection: str) -> Verdict:

@@ -38,6 +38,7 @@ PAGES = {
     "timeline of a node": "/nodes/{node}/timeline/",
     "audit log": "/audit/",
     "users": "/users/",
+    "hardware": "/hardware/",
     "models": "/models/",
     "comparison": "/models/compare/?a={other}&b={version}",
     "patches": "/patches/",

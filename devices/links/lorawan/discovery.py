@@ -15,7 +15,7 @@ from django.utils import timezone
 from devices.links.lorawan.chirpstack import ChirpStack, Device
 from devices.links.lorawan.models import LoRaWanDevice, NetworkServer
 from devices.links.lorawan.regions import REGIONS
-from devices.models import FirmwareBuild, HardwareProfile, LinkKind, Node, UnknownEndpoint
+from devices.models import DEV_EUI, FirmwareBuild, HardwareProfile, LinkKind, Node, UnknownEndpoint
 from devices.services import record_unknown_endpoint
 from fleet.audit.models import record
 
@@ -23,7 +23,6 @@ BATCH = 500
 TAGS = ("profile", "firmware_build", "site")
 LABELS_MAX = 32
 _LABEL = re.compile(r"[A-Za-z0-9_./-]{1,64}")
-_DEV_EUI = re.compile("[0-9a-f]{16}")
 
 
 @dataclass
@@ -140,7 +139,7 @@ def _node(device: Device, profiles: Mapping[str, HardwareProfile], builds: Mappi
 def _missing(
     device: Device, profiles: Mapping[str, HardwareProfile], builds: Mapping[str, FirmwareBuild]
 ) -> Iterator[str]:
-    if not _DEV_EUI.fullmatch(device.dev_eui):
+    if not DEV_EUI.fullmatch(device.dev_eui):
         yield f"DevEUI {device.dev_eui[:32]!r} is not 16 hex digits"
     for tag, rows in (("profile", profiles), ("firmware_build", builds)):
         value = device.tags.get(tag)

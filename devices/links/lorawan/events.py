@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,7 +28,7 @@ from devices.links.lorawan.models import (
 )
 from devices.links.lorawan.regions import region_of
 from devices.links.lorawan.wake import wake
-from devices.models import LinkKind, Node
+from devices.models import DEV_EUI, LinkKind, Node
 from devices.services import record_unknown_endpoint
 
 log = structlog.get_logger(__name__)
@@ -39,7 +38,6 @@ BODY_BYTES_MAX = 512 * 1024
 # Brings our secret where the integration's Authorization belongs to another address that events go to.
 OWN_HEADER = "Modelfleet-Authorization"
 _LAST_EVENT_EVERY = timedelta(seconds=30)
-_DEV_EUI = re.compile("[0-9a-f]{16}")
 
 
 class BadEvent(ValueError):
@@ -117,7 +115,7 @@ def read_event(kind: NetworkEventKind, body: bytes, *, is_json: bool) -> Event:
     except (json_format.ParseError, DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadEvent(f"body: no {kind} event: {str(error)[:200]}") from error
     dev_eui = message.device_info.dev_eui.lower()
-    if not _DEV_EUI.fullmatch(dev_eui):
+    if not DEV_EUI.fullmatch(dev_eui):
         raise BadEvent(f"deviceInfo.devEui: {dev_eui[:32]!r}, must be 16 hex digits")
     key, content = _READERS[kind](message)
     return Event(
