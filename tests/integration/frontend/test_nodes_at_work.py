@@ -292,7 +292,7 @@ def test_the_timeline_merges_links_campaigns_and_people_and_pages_through_all(fl
     assert (sources.count("link"), sources.count("update"), sources.count("people")) == (70, 1, 5)
     first = client.get(f"/nodes/{node.pk}/timeline/").content.decode()
     assert len(re.findall("<b>Node said what it runs</b>", first)) < 10
-    assert re.search(r"nothing, \d+ times", first)
+    assert re.search(r"<b>Node said what it runs</b> <span class=\"quiet\">\d+ times", first)
     only = client.get(f"/nodes/{node.pk}/?kind=people").context["timeline"]
     assert only.moments[0].detail == "labels: line=3 → line=4"
 
