@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
@@ -62,10 +63,14 @@ def _channel(target: str, tls: bool) -> grpc.Channel:
     # By process: a channel that was made before a fork does not work after it.
     key = (os.getpid(), target, tls)
     if key not in _channels:
-        _channels[key] = (
-            grpc.secure_channel(target, grpc.ssl_channel_credentials()) if tls else grpc.insecure_channel(target)
-        )
+        _channels[key] = grpc.secure_channel(target, _credentials()) if tls else grpc.insecure_channel(target)
     return _channels[key]
+
+
+def _credentials() -> grpc.ChannelCredentials:
+    """The roots of CHIRPSTACK_CA_FILE, else those that gRPC brings. Raises OSError."""
+    own = Path(settings.CHIRPSTACK_CA_FILE).read_bytes() if settings.CHIRPSTACK_CA_FILE else None
+    return grpc.ssl_channel_credentials(own)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,10 @@ class ChirpStack:
 
     def __init__(self, server: NetworkServer) -> None:
         self._server = server
-        channel = _channel(server.target, server.tls)
+        try:
+            channel = _channel(server.target, server.tls)
+        except OSError as error:
+            raise Unreachable(f"CHIRPSTACK_CA_FILE {settings.CHIRPSTACK_CA_FILE}: {error.strerror}.") from error
         self._devices = api.DeviceServiceStub(channel)
         self._applications = api.ApplicationServiceStub(channel)
         self._profiles = api.DeviceProfileServiceStub(channel)
@@ -167,6 +175,11 @@ class ChirpStack:
 
         for item in _pages(page):
             yield Device(item.dev_eui.lower(), item.name, item.device_profile_id, dict(item.tags))
+
+    def tags(self, dev_eui: str) -> dict[str, str]:
+        """A list of devices brings them too, from a ChirpStack that is new enough."""
+        answer = self._call(self._devices.Get, api.GetDeviceRequest(dev_eui=dev_eui), "device")
+        return dict(answer.device.tags)
 
     def device_profile(self, profile_id: str) -> Any:
         """api.DeviceProfile."""

@@ -131,6 +131,8 @@ def read_event(kind: NetworkEventKind, body: bytes, *, is_json: bool) -> Event:
 
 
 def _read_up(message: Any) -> tuple[str, dict[str, Any]]:
+    if message.HasField("join_server_context"):
+        raise BadEvent("joinServerContext: the payload is encrypted; let the join server give ChirpStack the AppSKey")
     if len(message.data) > 255:
         raise BadEvent(f"data: {len(message.data)} bytes, must be at most 255")
     if message.dr > 15:

@@ -38,6 +38,7 @@ def test_a_published_uplink_is_read_with_fields_of_a_later_version() -> None:
         (b"{}", "devEui"),
         (b'{"deviceInfo":{"devEui":"xyz"}}', "devEui"),
         (b'{"deviceInfo":{"devEui":"0101010101010101"},"dr":16}', "dr"),
+        (b'{"deviceInfo":{"devEui":"0101010101010101"},"joinServerContext":{"sessionKeyId":"ab"}}', "encrypted"),
     ],
 )
 def test_a_bad_body_is_refused_with_its_field(body: bytes, words: str) -> None:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from chirpstack_api import api, common
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from devices.links.lorawan.checking import Finding, check
 from devices.links.lorawan.chirpstack import NotAllowed, Unreachable
@@ -119,6 +127,21 @@ def test_devices_whose_tags_say_what_they_are_become_nodes(server: NetworkServer
     assert Node.objects.get().site == "moved"
 
 
+def test_tags_that_an_older_chirpstack_leaves_out_of_its_list_are_asked_for(
+    server: NetworkServer, far_end: FarEnd
+) -> None:
+    factories.make_profile(name="board"), factories.make_firmware(name="fw-1")
+    far_end.devices = [item(f"{at:016x}") for at in range(1, 61)]
+    # The first 19 have none; then all others have.
+    far_end.tags = {f"{at:016x}": {"profile": "board", "firmware_build": "fw-1"} for at in range(20, 61)}
+    assert discover(server_id=server.pk, actor="ada").registered == 41
+
+    far_end.tags, far_end.calls = {}, []
+    far_end.devices = [item(f"{at:016x}") for at in range(100, 200)]
+    assert discover(server_id=server.pk, actor="ada").incomplete == 100
+    assert far_end.calls.count("Device.Get") == 20
+
+
 def test_discovery_reads_page_after_page(server: NetworkServer, far_end: FarEnd) -> None:
     factories.make_profile(name="board"), factories.make_firmware(name="fw-1")
     far_end.devices = [item(f"{at:016x}", profile="board", firmware_build="fw-1") for at in range(1, 251)]
@@ -184,6 +207,34 @@ def test_a_server_that_is_not_there_is_said_so(server: NetworkServer) -> None:
     NetworkServer.objects.update(target="127.0.0.1:1")
     (finding,) = check(server_id=server.pk)
     assert (finding.level, finding.subject) == ("problem", "target")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[bytes, bytes]:
+    """A key and its own certificate for localhost, in PEM."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plant")])
+    now = timezone.now()
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return secret, made.public_bytes(Encoding.PEM)
+
+
+def test_a_server_with_a_certificate_of_our_own_ca_is_reached_over_tls(
+    server: NetworkServer, far_end: FarEnd, certificate: tuple[bytes, bytes], tmp_path: Path, settings: Any
+) -> None:
+    NetworkServer.objects.update(tls=True, target=far_end.listen_with_tls(*certificate))
+    assert found(server)["target"].level == "problem"
+
+    NetworkServer.objects.update(target=far_end.listen_with_tls(*certificate))
+    settings.CHIRPSTACK_CA_FILE = str(tmp_path / "ca.pem")
+    assert "No such file" in found(server)["target"].message
+    (tmp_path / "ca.pem").write_bytes(certificate[1])
+    assert found(server)["API"].level == "good"
 
 
 def test_no_application_is_said_so(server: NetworkServer, far_end: FarEnd) -> None:
