@@ -101,7 +101,8 @@ def _links(now: datetime) -> Iterator[Metric]:
     yield GaugeMetricFamily("modelfleet_network_events_unread", "Posts of ChirpStack that wait to be read.", unread)
     quiet = {
         server.name: max(0.0, (now - server.last_event_at).total_seconds())
-        for server in NetworkServer.objects.exclude(last_event_at=None)
+        for server in NetworkServer.objects.all()
+        if server.last_event_at is not None
     }
     yield _gauge("network_server_quiet_seconds", "Since a ChirpStack last posted an event.", "server", quiet)
     events = CounterMetricFamily("modelfleet_link_events", "Link events worked off.", labels=["link", "kind"])
