@@ -124,8 +124,8 @@ def _plan(
     fresh: list[Node] = []
     changed: list[tuple[Node, dict[str, Any], dict[str, Any]]] = []
     for row in rows:
-        _resolve(row, report, "profile", profiles, "POST /profiles")
-        _resolve(row, report, "firmware_build", builds, "POST /firmware-builds")
+        _resolve(row, report, "profile", profiles, "profiles")
+        _resolve(row, report, "firmware_build", builds, "firmware-builds")
         if not row.endpoint:
             continue
         node = known.get(row.endpoint)
@@ -277,7 +277,14 @@ def _resolve(row: _Row, report: Report, name: str, known: dict[str, Any], where:
     row.values[name] = None
     if wanted or name in node_csv.REQUIRED:
         some = ", ".join(sorted(known)[:5]) or "none yet"
-        _wrong(report, row.number, name, wanted, "is unknown", f"Known here: {some}. Make it first with {where}.")
+        _wrong(
+            report,
+            row.number,
+            name,
+            wanted,
+            "is unknown",
+            f"Known here: {some}. Describe it first under Hardware, or by POST /{where}.",
+        )
 
 
 def _differences(node: Node, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

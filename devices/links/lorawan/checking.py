@@ -58,7 +58,9 @@ def _findings(server: NetworkServer, client: ChirpStack, now: datetime) -> Itera
             "Make one in ChirpStack, or correct the tenant id of this server.",
         )
         return
-    yield Finding("good", "API", f"{server.target} answers, and the token may read {len(applications)} application(s).")
+    yield Finding(
+        "good", "API", f"{server.target} answers, and the token may read {_counted(len(applications), 'application')}."
+    )
     profiles: set[str] = set()
     for application in applications:
         yield from _integration(server, client, application)
@@ -67,6 +69,10 @@ def _findings(server: NetworkServer, client: ChirpStack, now: datetime) -> Itera
         yield from _profile(client.device_profile(profile_id))
     yield from _events(server, now)
     yield from _silent_nodes(server, client)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _integration(server: NetworkServer, client: ChirpStack, application: Application) -> Iterator[Finding]:
@@ -145,6 +151,6 @@ def _silent_nodes(server: NetworkServer, client: ChirpStack) -> Iterator[Finding
             others = f"; so have {len(devices) - 1} more of the first {SILENT_EXAMPLES} unheard" if devices[1:] else ""
             yield Finding("warning", f"device {devices[0]}", f"It {message}{others}.", fix)
     if count := LoRaWanDevice.objects.filter(server=server).count():
-        yield Finding("good", "nodes", f"{count} node(s) are reached through this server.")
+        yield Finding("good", "nodes", f"{_counted(count, 'node')} reached through this server.")
     else:
         yield Finding("warning", "nodes", "No node is reached through this server.", "Press Discover nodes.")
