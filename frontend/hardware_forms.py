@@ -8,10 +8,10 @@ from typing import Any
 from django import forms
 from django.forms.models import fields_for_model
 
-from devices.labels import LabelError, parse_labels
 from devices.links.lorawan.fragmentation import Dialect
 from devices.models import FirmwareBuild, HardwareProfile, LinkKind
 from frontend.forms import StyledForm
+from frontend.node_forms import DescribeForm
 
 
 class ModelFieldsForm(StyledForm):
@@ -107,26 +107,18 @@ class FirmwareBuildForm(ModelFieldsForm):
     )
 
 
-class NodeForm(StyledForm):
+class NodeForm(DescribeForm):
+    field_order = ["endpoint", "link", "profile", "firmware_build", "site", "labels", "time_zone"]
+
     endpoint = forms.CharField(max_length=64, help_text="LwM2M endpoint name, or the DevEUI of a LoRaWAN node.")
     link = forms.ChoiceField(choices=LinkKind.choices)
     profile = forms.ModelChoiceField(HardwareProfile.objects.all(), label="Hardware profile")
     firmware_build = forms.ModelChoiceField(
         FirmwareBuild.objects.all(), required=False, empty_label="not known", help_text="Without it nothing is sent."
     )
-    site = forms.CharField(required=False, max_length=64)
-    labels = forms.CharField(
-        required=False, max_length=5000, help_text="key=value, apart by semicolons: line=7; tag=canary."
-    )
     time_zone = forms.CharField(
         required=False, max_length=64, help_text="Of its site, for windows in local time: Europe/Berlin. Empty: UTC."
     )
-
-    def clean_labels(self) -> dict[str, str]:
-        try:
-            return parse_labels(self.cleaned_data["labels"])
-        except LabelError as error:
-            raise forms.ValidationError(str(error)) from error
 
     def clean_firmware_build(self) -> str:
         build = self.cleaned_data["firmware_build"]

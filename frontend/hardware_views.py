@@ -55,27 +55,24 @@ def _verdict(profiles: int, builds: int) -> Verdict:
 @require_http_methods(["GET", "POST"])
 @signed_in
 def new_profile(request: HttpRequest) -> HttpResponse:
-    demand(request, Scope.NODES.role)
-    form = ProfileForm(request.POST or None)
-    done = _save(form, lambda: create_profile(actor=request.user.get_username(), **form.cleaned_data))
-    if done:
-        messages.success(request, f"{done} is known now.")
-        return redirect("hardware")
     words = "Describe a class of hardware.", "What a version must fit into: it is judged on each profile."
-    return _page(request, form, *words, where="hardware")
+    return _new(request, ProfileForm(request.POST or None), create_profile, *words)
 
 
 @require_http_methods(["GET", "POST"])
 @signed_in
 def new_firmware_build(request: HttpRequest) -> HttpResponse:
-    demand(request, Scope.NODES.role)
-    form = FirmwareBuildForm(request.POST or None)
-    done = _save(form, lambda: create_firmware_build(actor=request.user.get_username(), **form.cleaned_data))
-    if done:
-        messages.success(request, f"{done} is known now, with class hash {done.class_hash}.")
-        return redirect("hardware")
     words = "Describe a firmware build.", "What its agent takes: only bundles of its class are sent to its nodes."
-    return _page(request, form, *words, where="hardware")
+    return _new(request, FirmwareBuildForm(request.POST or None), create_firmware_build, *words)
+
+
+def _new(request: HttpRequest, form: StyledForm, create: Callable[..., Any], sentence: str, rest: str) -> HttpResponse:
+    demand(request, Scope.NODES.role)
+    made = _save(form, lambda: create(actor=request.user.get_username(), **form.cleaned_data))
+    if made:
+        messages.success(request, f"{made} is known now.")
+        return redirect("hardware")
+    return _page(request, form, sentence, rest, where="hardware")
 
 
 @require_http_methods(["GET", "POST"])
