@@ -37,6 +37,7 @@ class ProfileForm(ModelFieldsForm):
     labels = {
         "name": "Name",
         "core": "Core",
+        "chip": "Chip",
         "clock_hz": "Clock, Hz",
         "slot_bytes": "Model slot, bytes",
         "sram_bytes": "SRAM, bytes",

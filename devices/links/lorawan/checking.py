@@ -81,7 +81,7 @@ def _integration(server: NetworkServer, client: ChirpStack, application: Applica
     others = others_than(server, found)
     if found is None:
         yield Finding("problem", subject, "It has no HTTP integration, so no event comes here.", fix)
-    elif server.events_url not in (url.rstrip("/") for url in found.urls):
+    elif server.events_url not in found.urls:
         fix = f"{fix} Our address is added; the others stay." if found.urls else fix
         where = " and ".join(found.urls) or "no address"
         yield Finding("problem", subject, f"Its events go to {where}, not to {server.events_url}.", fix)
@@ -97,7 +97,7 @@ def _integration(server: NetworkServer, client: ChirpStack, application: Applica
 
 
 def others_than(server: NetworkServer, known: Integration | None) -> tuple[str, ...]:
-    """Addresses of others that this integration posts to."""
+    """Addresses of others that this integration posts to. Ours with a slash behind it is ours, and wrong."""
     return tuple(url for url in (known.urls if known else ()) if url.rstrip("/") != server.events_url)
 
 

@@ -19,6 +19,7 @@ SignIn = Callable[[Role], Client]
 PROFILE = {
     "name": "stm32u5",
     "core": "cortex-m33",
+    "chip": "stm32u575zi",
     "clock_hz": "160000000",
     "slot_bytes": "262144",
     "sram_bytes": "786432",
@@ -55,6 +56,7 @@ def test_a_profile_is_made_with_its_numbers_and_listed_with_its_nodes(operator: 
     assert operator.post("/hardware/profiles/new/", PROFILE).status_code == 302
 
     profile = HardwareProfile.objects.get()
+    assert profile.chip == "stm32u575zi"
     assert (profile.sram_bytes, profile.arena_limit_bytes) == (786_432, 458_752)
     assert (profile.radio_joules_per_kibibyte, profile.latency_deadline_ms) == (1.5, None)
     assert AuditEntry.objects.get(action="profile.created").object_id == str(profile.pk)

@@ -189,6 +189,16 @@ def test_an_integration_that_points_elsewhere_is_named(server: NetworkServer, fa
     assert "http://elsewhere/" in found(server)["application fleet"].message
 
 
+def test_our_address_with_a_slash_behind_it_is_a_problem_that_set_up_solves(
+    server: NetworkServer, far_end: FarEnd
+) -> None:
+    set_up(server_id=server.pk, actor="ada")
+    far_end.integrations[APPLICATION].event_endpoint_url += "/"
+    assert found(server)["application fleet"].level == "problem"
+    set_up(server_id=server.pk, actor="ada")
+    assert far_end.integrations[APPLICATION].event_endpoint_url == server.events_url
+
+
 def test_an_integration_with_another_secret_is_a_problem(server: NetworkServer, far_end: FarEnd) -> None:
     far_end.integrations[APPLICATION] = integrated(server.events_url, Authorization="Bearer of somebody else")
     finding = found(server)["application fleet"]
