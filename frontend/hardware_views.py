@@ -16,7 +16,7 @@ from fleet.accounts.models import Scope
 from frontend.access import demand, signed_in
 from frontend.forms import StyledForm
 from frontend.hardware_forms import FirmwareBuildForm, NodeForm, ProfileForm
-from frontend.pages import Verdict, add_refusal, plural
+from frontend.pages import Verdict, add_refusal, key, plural
 
 PAGE = 50
 
@@ -73,6 +73,29 @@ def _new(request: HttpRequest, form: StyledForm, create: Callable[..., Any], sen
         messages.success(request, f"{made} is known now.")
         return redirect("hardware")
     return _page(request, form, sentence, rest, where="hardware")
+
+
+@require_GET
+@signed_in
+def unknown(request: HttpRequest) -> HttpResponse:
+    """Who spoke and is not registered, the latest to appear first."""
+    before = key(request, "before")
+    found = selectors.unknown_endpoints().order_by("-pk")
+    rows = list((found.filter(pk__lt=before) if before else found)[: PAGE + 1])
+    context = {
+        "rows": rows[:PAGE],
+        "before": rows[PAGE - 1].pk if len(rows) > PAGE else None,
+        "verdict": _unknown_verdict(found.count()),
+    }
+    return render(request, "frontend/unknown.html", context)
+
+
+def _unknown_verdict(count: int) -> Verdict:
+    if not count:
+        words = "Everyone who speaks is registered.", "An endpoint that is not is refused, and would be listed here."
+        return Verdict("is-confirmed", "s-confirmed", *words)
+    words = f"{plural(count, 'endpoint')} spoke or {'is' if count == 1 else 'are'} known to a ChirpStack, and not here."
+    return Verdict("is-held", "s-inconclusive", words, "They are refused until they are registered.")
 
 
 @require_http_methods(["GET", "POST"])

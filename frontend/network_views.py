@@ -126,7 +126,7 @@ def act(request: HttpRequest, server_id: int, action: str) -> HttpResponse:
             messages.success(
                 request,
                 f"{server.name}: {plural(found.devices, 'device')}, {found.registered:,} registered, "
-                f"{found.known:,} known already, {found.incomplete:,} lack tags.",
+                f"{found.known:,} known already, {found.incomplete:,} lack tags: see the unknown endpoints.",
             )
         check(server_id=server.pk)
     except ChirpStackError as error:

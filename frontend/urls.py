@@ -19,6 +19,7 @@ urlpatterns = [
     path("", include("frontend.account_urls")),
     path("", views.fleet, name="fleet"),
     path("nodes/", node_views.nodes, name="nodes"),
+    path("nodes/unknown/", hardware_views.unknown, name="nodes-unknown"),
     path("nodes/new/", hardware_views.new_node, name="node-new"),
     path("nodes/count/", node_views.node_count, name="node-count"),
     path("nodes/export/", node_views.export, name="nodes-export"),

@@ -33,6 +33,7 @@ PAGES: dict[str, Case] = {
     "nodes-import": lambda fleet: [()],
     "nodes-relabel": lambda fleet: [f"?ticked={fleet.nodes['planned'].pk}"],
     "node": lambda fleet: [(fleet.nodes[state].pk,) for state in ("skipped", "confirmed", "transferring")],
+    "nodes-unknown": lambda fleet: [()],
     "node-new": lambda fleet: [()],
     "hardware": lambda fleet: [()],
     "hardware-profile-new": lambda fleet: [()],

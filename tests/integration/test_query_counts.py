@@ -39,6 +39,7 @@ PAGES = {
     "audit log": "/audit/",
     "users": "/users/",
     "hardware": "/hardware/",
+    "unknown endpoints": "/nodes/unknown/",
     "models": "/models/",
     "comparison": "/models/compare/?a={other}&b={version}",
     "patches": "/patches/",

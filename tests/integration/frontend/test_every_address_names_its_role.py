@@ -34,6 +34,7 @@ ADDRESSES: dict[str, tuple[str, Role | None]] = {
     "status": ("GET", Scope.READ.role),
     "fleet": ("GET", Scope.READ.role),
     "nodes": ("GET", Scope.READ.role),
+    "nodes-unknown": ("GET", Scope.READ.role),
     "node-new": ("GET", Scope.NODES.role),
     "hardware": ("GET", Scope.READ.role),
     "hardware-profile-new": ("GET", Scope.NODES.role),

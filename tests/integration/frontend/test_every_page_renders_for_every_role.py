@@ -25,6 +25,7 @@ def pages(fleet: Fleet) -> list[str]:
         "/nodes/count/",
         *(f"/nodes/{node.pk}/" for node in fleet.nodes.values()),
         "/hardware/",
+        "/nodes/unknown/",
         "/models/",
         f"/models/compare/?a={fleet.version.family.versions.get(name='1.0.0').pk}&b={fleet.version.pk}",
         "/patches/",

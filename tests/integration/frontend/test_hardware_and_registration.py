@@ -142,6 +142,24 @@ def test_one_that_was_registered_while_it_spoke_is_no_longer_unknown(fleet: Flee
     assert sign_in(Role.VIEWER).get("/").context["overview"].unknown_count == before
 
 
+def test_all_who_knocked_are_listed_page_by_page_with_what_is_missing(operator: Client) -> None:
+    for number in range(60):
+        record_unknown_endpoint(
+            link="lorawan", endpoint=f"{number:016x}", address="ChirpStack field", missing=f"tag {number} is missing.",
+            now=timezone.now(),
+        )  # fmt: skip
+    seen: list[str] = []
+    address = "/nodes/unknown/"
+    while address:
+        page = operator.get(address).context
+        seen += [row.missing for row in page["rows"]]
+        address = f"/nodes/unknown/?before={page['before']}" if page["before"] else ""
+    assert seen == [f"tag {number} is missing." for number in reversed(range(60))]
+    body = operator.get("/nodes/unknown/").content.decode()
+    assert "60 endpoints spoke or are known to a ChirpStack" in body
+    assert "/nodes/new/?endpoint=000000000000003b&amp;link=lorawan" in body
+
+
 def test_a_viewer_is_offered_no_form_and_an_empty_fleet_says_what_to_do(db: None, sign_in: SignIn) -> None:
     body = sign_in(Role.VIEWER).get("/hardware/").content.decode()
     assert "There is no hardware profile and no firmware build yet" in body
