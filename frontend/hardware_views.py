@@ -92,8 +92,8 @@ def unknown(request: HttpRequest) -> HttpResponse:
 
 def _unknown_verdict(count: int) -> Verdict:
     if not count:
-        words = "Everyone who speaks is registered.", "An endpoint that is not is refused, and would be listed here."
-        return Verdict("is-confirmed", "s-confirmed", *words)
+        rest = "An endpoint that is not is refused, and would be listed here."
+        return Verdict("is-confirmed", "s-confirmed", "Everyone who speaks is registered.", rest)
     words = f"{plural(count, 'endpoint')} spoke or {'is' if count == 1 else 'are'} known to a ChirpStack, and not here."
     return Verdict("is-held", "s-inconclusive", words, "They are refused until they are registered.")
 
