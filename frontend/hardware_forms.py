@@ -28,7 +28,7 @@ class ModelFieldsForm(StyledForm):
         declared = dict(self.fields)
         self.fields = {name: declared.get(name) or made[name] for name in self.labels}
         for name, field in self.fields.items():
-            field.help_text = self.hints.get(name, field.help_text)
+            field.label, field.help_text = self.labels[name], self.hints.get(name, field.help_text)
         self.style()
 
 
@@ -57,6 +57,8 @@ class ProfileForm(ModelFieldsForm):
     }
     hints = {
         "name": "Letters, digits and hyphens, such as stm32l4.",
+        "chip": "Part number, such as stm32l476rg.",
+        "cache_line_bytes": "0: no cache.",
         "slot_bytes": "One of the two slots: 262144 is 256 KiB.",
         "reserved_sram_bytes": "What the RTOS and the application keep.",
         "arena_fraction": "Of the SRAM that is not reserved; 0.7 leaves room for stacks that grow.",
@@ -100,7 +102,7 @@ class FirmwareBuildForm(ModelFieldsForm):
     )
     forward_error_correction = forms.ChoiceField(
         required=False,
-        choices=[("", "TS004 v1, as where nobody has said"), *((one.value, one.value) for one in Dialect)],
+        choices=[("", "not said: ts004-v1"), *((one.value, one.value) for one in Dialect)],
         help_text="LoRaWAN only. The wrong one gives blocks that the signature refuses.",
     )
     key_ids = Words(
@@ -113,7 +115,7 @@ class NodeForm(DescribeForm):
 
     endpoint = forms.CharField(max_length=64, help_text="LwM2M endpoint name, or the DevEUI of a LoRaWAN node.")
     link = forms.ChoiceField(choices=LinkKind.choices)
-    profile = forms.ModelChoiceField(HardwareProfile.objects.all(), label="Hardware profile")
+    profile = forms.ModelChoiceField(HardwareProfile.objects.all(), label="Hardware profile", empty_label="choose one")
     firmware_build = forms.ModelChoiceField(
         FirmwareBuild.objects.all(), required=False, empty_label="not known", help_text="Without it nothing is sent."
     )

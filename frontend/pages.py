@@ -71,6 +71,13 @@ def fleet_verdict(overview: Overview) -> Verdict:
 def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool, readable: bool) -> Verdict:
     if not readable:
         return Verdict("is-held", "s-held", "This filter cannot be read, so no node is shown.")
+    if not shown and wanted == NodeFilter():
+        return Verdict(
+            "is-planned",
+            "s-planned",
+            "No node is registered yet.",
+            "Register one, import a CSV file, or discover them.",
+        )
     if not shown:
         return Verdict("is-planned", "s-planned", "No node matches this filter.", "Clear the filter to see more.")
     which = "match this filter" if wanted != NodeFilter() else "are registered"

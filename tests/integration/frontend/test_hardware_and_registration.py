@@ -161,6 +161,9 @@ def test_all_who_knocked_are_listed_page_by_page_with_what_is_missing(operator: 
 
 
 def test_a_viewer_is_offered_no_form_and_an_empty_fleet_says_what_to_do(db: None, sign_in: SignIn) -> None:
-    body = sign_in(Role.VIEWER).get("/hardware/").content.decode()
+    client = sign_in(Role.VIEWER)
+    assert "No node is registered yet." in client.get("/nodes/").content.decode()
+    assert "No node matches this filter." in client.get("/nodes/?text=site:a").content.decode()
+    body = client.get("/hardware/").content.decode()
     assert "There is no hardware profile and no firmware build yet" in body
     assert "/hardware/profiles/new/" not in body
