@@ -217,9 +217,10 @@ static int begin_element(mf_patch *p, const mf_patch_base *base) {
         p->context[0] = 0;
 #ifndef MF_PATCH_ONLY_S
         if (mf_is_large(p)) {
-            mf_set_contexts(p, 3);
+            mf_set_contexts(p, 4);
             p->context[1] = (uint16_t)(p->recent & 255u);
-            p->context[2] = (uint16_t)(p->recent & 0xFFFFu);
+            p->context[2] = (uint16_t)(p->recent >> 24 | (p->produced & 3u) << 8); /* the same place in the last word */
+            p->context[3] = (uint16_t)((p->produced & 3u) == 3u ? 1024u + (p->recent >> 24) : p->produced & 3u); /* exponents */
             p->unary = 0;
         }
 #endif

@@ -128,7 +128,7 @@ static int mixed_bit(mf_patch *p, uint32_t node) {
     int literal = p->shape == MF_TREE, bit;
     uint16_t *slots = literal ? large->work.literal.slot : large->slot;
     uint8_t *mets = literal ? large->work.literal.met : large->met;
-    uint32_t set = literal ? MF_SET_LITERAL + (node >> 4 != 0u) : p->unary == 0u ? MF_SET_WORDS + (node < 2u ? node : 2u) : p->set + node;
+    uint32_t set = literal ? MF_SET_LITERAL + (node >> 4 != 0u) + ((p->produced & 3u) == 3u ? 2u : 0u) : p->unary == 0u ? MF_SET_WORDS + (node < 2u ? node : 2u) : p->set + node;
     uint32_t index[MF_PATCH_INPUTS], i, p1, speed;
     int32_t input[MF_PATCH_INPUTS], error;
     int64_t sum = 0;
@@ -145,7 +145,7 @@ static int mixed_bit(mf_patch *p, uint32_t node) {
     if (p1 < P_MIN) p1 = P_MIN;
     bit = arithmetic(p, p1);
     error = (bit ? 65536 : 0) - (int32_t)p1;
-    speed = (literal ? 8u : 4u) + 960u / (16u + large->trained[set]);
+    speed = (literal ? 14u : 4u) + 960u / (16u + large->trained[set]);
     if (large->trained[set] < 0xFFFFu) large->trained[set]++;
     for (i = 0; i < p->contexts; i++) {
         if (index[i] == MF_NO_CONTEXT) continue;

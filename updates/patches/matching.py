@@ -22,8 +22,9 @@ _CONTROL_BYTES = 24
 _CONSTANT_SHARE = 0.9
 _LAG_DIVISORS = (25, 49, 3, 5, 2, 4, 6, 7, 8, 10, 16)
 _LAG_WORTH = 0.02
-# The shortest repeat that is looked for, and the shortest worth telling where it was.
-_REPEAT_KEY, _REPEAT_WORTH = 5, 8
+# The shortest repeat that is looked for. The shortest worth telling where it was depends on what lies between: all are tried.
+_REPEAT_KEY = 5
+REPEATS_WORTH = (8, 16)
 
 # What bytes at..at+size of the target come from: an offset in the base, or None.
 Segment = tuple[int, int, int | None]
@@ -108,8 +109,8 @@ def copied_bytes(op: Op) -> int:
     return op.count * op.width if op.kind in (OpKind.SAME_ROWS, OpKind.SAME_COLUMNS) else 0
 
 
-def with_repeats(target: bytes, ops: Sequence[Op]) -> list[Op]:
-    """The same ops, but literals that were in the target before are copied from there."""
+def with_repeats(target: bytes, ops: Sequence[Op], worth_telling: int) -> list[Op]:
+    """The same ops, but literals that were in the target before are copied from there, if it is so many bytes."""
     result: list[Op] = []
     seen: dict[bytes, int] = {}
     at = indexed = distance = 0
@@ -130,7 +131,7 @@ def with_repeats(target: bytes, ops: Sequence[Op]) -> list[Op]:
             if size < _REPEAT_KEY and (found := seen.get(target[at : at + _REPEAT_KEY])) is not None:
                 source = found
                 size = _common(target, source, at, min(end, at + readable - source))
-            worth = _REPEAT_KEY if at - source == distance else _REPEAT_WORTH
+            worth = _REPEAT_KEY if at - source == distance else worth_telling
             if size < worth or target[at : at + size].count(target[at]) == size:
                 at += 1
                 continue

@@ -54,7 +54,7 @@ def _parts(tensor: _Table, buffers: list[_Table], depthwise: bool) -> list[Tenso
     if quantization is not None:
         start, count = quantization.vector(2, 4)
         if count > 1:
-            parts.append(Tensor(start, 4 * count, "f32", 1, count, f"{name} scale"))
+            parts.append(Tensor(start, 4 * count, "f32", 1, count, f"{name} scale" if name else ""))
     index = tensor.uint32(2)
     if index >= len(buffers):
         raise LayoutInvalid(f"tflite: tensor {name!r} has buffer {index}, there are {len(buffers)}")

@@ -13,6 +13,7 @@ from itertools import accumulate
 from devices.agent.patch_codec import Op, OpKind, PatchRefused, Profile, decode, encode
 from updates.patches.layout import Layout, LayoutInvalid, check_layout
 from updates.patches.matching import (
+    REPEATS_WORTH,
     aligned_segments,
     bsdiff_segments,
     in_place,
@@ -100,8 +101,8 @@ def _smallest(base: bytes, target: bytes, profile: Profile, layouts: tuple[Layou
     if min(len(patch.data) for patch in tried) > _POOR * len(target):
         tried.append(price("literal", [Op(OpKind.LITERAL, len(target))]))
     best = min(tried, key=lambda patch: len(patch.data))
-    repeats = with_repeats(target, best.ops)
-    return best if repeats == list(best.ops) else min(best, price(best.way, repeats), key=lambda patch: len(patch.data))
+    repeats = dict.fromkeys(tuple(with_repeats(target, best.ops, worth)) for worth in REPEATS_WORTH)
+    return min([best, *(price(best.way, ops) for ops in repeats if ops != best.ops)], key=lambda patch: len(patch.data))
 
 
 def _by_tensors(base: bytes, target: bytes, profile: Profile, steps: Sequence[tuple[Op, ...]]) -> list[Op]:

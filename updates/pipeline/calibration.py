@@ -116,7 +116,7 @@ def observe(model: bytes, inputs: Floats, *, for_moments: npt.NDArray[np.bool_])
             if values.dtype == np.float32 and values.size:
                 extremes.setdefault(index, []).append((float(values.min()), float(values.max())))
         for name, operator in weighted if counts else []:
-            rows = _rows(operator, name, interpreter.get_tensor(int(operator.inputs[0])), graph)
+            rows = rows_of(operator, name, interpreter.get_tensor(int(operator.inputs[0])), graph)
             gathered = sums.setdefault(names[int(operator.inputs[1])], [0, 0.0, 0.0])
             gathered[0] += rows.shape[1]
             gathered[1] += rows.sum(1)
@@ -164,8 +164,8 @@ def _covariance_values(name: str, shape: Any) -> int:
     return int(np.prod(lengths[1:])) ** 2
 
 
-def _rows(operator: Any, name: str, values: Floats, graph: Any) -> Doubles:
-    """The rows that meet the weights, (g, rows, k): the im2col of one sample, thinned out evenly."""
+def rows_of(operator: Any, name: str, values: Floats, graph: Any, most: int | None = _ROWS_PER_SAMPLE) -> Doubles:
+    """The rows that meet the weights, (g, rows, k): the im2col of one sample, thinned out evenly to about `most`."""
     shape = [int(length) for length in graph.tensors[int(operator.inputs[1])].shape]
     if name == "FULLY_CONNECTED":
         return values.astype(np.float64).reshape(1, -1, shape[1])
@@ -184,7 +184,7 @@ def _rows(operator: Any, name: str, values: Floats, graph: Any) -> Doubles:
     windows = windows[..., :: dilations[0], :: dilations[1]]  # (h, w, channels, kernel h, kernel w)
     channels = windows.shape[2]
     flat = windows.reshape(-1, channels, *windows.shape[3:])
-    flat = flat[:: max(1, len(flat) // _ROWS_PER_SAMPLE)]
+    flat = flat[:: max(1, len(flat) // most) if most else 1]
     if name == "CONV_2D":
         return flat.transpose(0, 2, 3, 1).reshape(1, len(flat), -1)
     repeated = np.repeat(flat, shape[3] // channels, axis=1)

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
 from updates.pipeline.calibration import Moments
+from updates.pipeline.integer_image import packed
+from updates.pipeline.layerwise import LINEAR, flat, matrix
 from updates.pipeline.post_pass import operator_name, pack, unpack
 
 Doubles = npt.NDArray[np.float64]
@@ -28,7 +30,7 @@ def reround(quantized: bytes, float_model: bytes, moments: Mapping[str, Moments]
     exact = {tensor.name.decode(): tensor for tensor in original.subgraphs[0].tensors}
     for operator in graph.operators:
         kind = operator_name(model, operator)
-        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        if kind not in LINEAR:
             continue
         weights = graph.tensors[int(operator.inputs[1])]
         name = weights.name.decode()
@@ -36,18 +38,10 @@ def reround(quantized: bytes, float_model: bytes, moments: Mapping[str, Moments]
         source = exact.get(name)
         if known is None or source is None:
             continue
-        wanted = _matrix(original.buffers[source.buffer].data.view(np.float32), source.shape, kind)
+        wanted = matrix(original.buffers[source.buffer].data.view(np.float32), source.shape, kind)
         step = graph.tensors[int(operator.inputs[0])].quantization.scale[0]
         _reround_one(model, operator, kind, wanted, known, float(step))
     return pack(model)
-
-
-def _matrix(values: Any, shape: Any, kind: str) -> Doubles:
-    """(outputs, weights of one output)."""
-    exact: Doubles = np.asarray(values, np.float64).reshape(shape)
-    if kind == "DEPTHWISE_CONV_2D":
-        return np.ascontiguousarray(exact.reshape(-1, int(shape[3])).T)
-    return exact.reshape(int(shape[0]), -1)
 
 
 def _reround_one(model: Any, operator: Any, kind: str, wanted: Doubles, moments: Moments, step: float) -> None:
@@ -67,9 +61,8 @@ def _reround_one(model: Any, operator: Any, kind: str, wanted: Doubles, moments:
             rounded[rows] = fed_back(wanted[rows] / scales[rows], spread[channel], limit, step)
     else:
         rounded[:] = fed_back(wanted / scales, spread[0], limit, step)
-    values = rounded.T if kind == "DEPTHWISE_CONV_2D" else rounded
-    flat = values.reshape(-1).astype(np.int8)
-    buffer.data = _packed(flat) if four_bits else flat.view(np.uint8)
+    values = flat(rounded, kind).astype(np.int8)
+    buffer.data = packed(values) if four_bits else values.view(np.uint8)
     if bias >= 0:
         mean = np.broadcast_to(moments.mean, (len(wanted), wanted.shape[1]))
         lost = ((wanted - rounded * scales) * mean).sum(1)
@@ -94,13 +87,6 @@ def fed_back(wanted: Doubles, spread: Doubles, limit: int, step: float) -> Doubl
     back = np.empty_like(rounded)
     back[:, order] = rounded
     return back
-
-
-def _packed(values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-    """Two 4-bit values a byte, the first in the low half."""
-    padded = np.append(values, np.int8(0)) if len(values) % 2 else values
-    halves = padded.view(np.uint8) & 0xF
-    return (halves[0::2] | (halves[1::2] << 4)).astype(np.uint8)
 
 
 def _add_to_bias(model: Any, tensor: Any, lost: Doubles) -> None:
