@@ -50,7 +50,9 @@ SELECT {column} FROM updates_nodeupdate WHERE node_id = ANY(%(nodes)s)
 UNION ALL SELECT {column} FROM updates_nodeupdate WHERE node_id = ANY(%(nodes)s) AND state = 'silent'
 """
 _SPOKEN_OF = _STANDING.format(which=_OF_NODES.format(column="id")) + "ORDER BY n.id"
-_CAMPAIGNS = _OF_NODES.format(column="campaign_id").replace("UNION ALL", "UNION").replace("SELECT", "SELECT DISTINCT", 1)
+_CAMPAIGNS = (
+    _OF_NODES.format(column="campaign_id").replace("UNION ALL", "UNION").replace("SELECT", "SELECT DISTINCT", 1)
+)
 if {str(state) for state in OPEN_STATES} != {"offered", "transferring", "staged", "trial"}:
     raise RuntimeError("the statements above and updates.states.OPEN_STATES name different states")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import structlog
 from chirpstack_api import integration
-from django.db import transaction
+from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
@@ -23,7 +24,6 @@ from google.protobuf.message import DecodeError
 from devices.links.lorawan.models import (
     EventEncoding,
     LoRaWanDevice,
-    NetworkEvent,
     NetworkEventKind,
     NetworkServer,
 )
@@ -182,11 +182,19 @@ _READERS: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
 }
 
 
+# By hand, since each report of each node comes this way.
+_KEEP = """
+INSERT INTO devices_networkevent (server_id, node_id, kind, key, at, body) VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (server_id, key) DO NOTHING
+"""
+
+
 def keep(server: NetworkServer, event: Event) -> None:
     """Inserts the event for a worker; its double changes nothing. A device that no node stands for is noted."""
     now = timezone.now()
-    node = Node.objects.filter(link=LinkKind.LORAWAN, endpoint=event.dev_eui).only("pk").first()
-    if node is None:
+    nodes = Node.objects.filter(link=LinkKind.LORAWAN, endpoint=event.dev_eui)
+    found = nodes.values_list("pk", "lorawan__pk").first()
+    if found is None:
         record_unknown_endpoint(
             link=LinkKind.LORAWAN,
             endpoint=event.dev_eui,
@@ -195,11 +203,12 @@ def keep(server: NetworkServer, event: Event) -> None:
             now=now,
         )
         return
-    with transaction.atomic():
+    node_id, device_id = found
+    if device_id is None:
         LoRaWanDevice.objects.bulk_create(
             [
                 LoRaWanDevice(
-                    node_id=node.pk,
+                    node_id=node_id,
                     server=server,
                     application_id=event.application_id,
                     device_profile_id=event.device_profile_id,
@@ -208,8 +217,6 @@ def keep(server: NetworkServer, event: Event) -> None:
             ],
             ignore_conflicts=True,
         )
-        NetworkEvent.objects.bulk_create(
-            [NetworkEvent(server=server, node_id=node.pk, kind=event.kind, key=event.key, at=now, body=event.body)],
-            ignore_conflicts=True,
-        )
-        transaction.on_commit(wake)
+    with connection.cursor() as cursor:
+        cursor.execute(_KEEP, [server.pk, node_id, str(event.kind), event.key, now, json.dumps(event.body)])
+    transaction.on_commit(wake)
