@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('devices', '0008_room_for_reports'),
+        ('devices', '0009_room_for_reports'),
     ]
 
     operations = [
