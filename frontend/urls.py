@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import include, path
 
 from frontend import (
+    attention_views,
     builder_views,
     campaign_views,
     many_nodes_views,
@@ -17,6 +18,8 @@ from frontend import (
 urlpatterns = [
     path("", include("frontend.account_urls")),
     path("", views.fleet, name="fleet"),
+    path("attention/", attention_views.attention, name="attention"),
+    path("attention/nodes/<int:node_id>/release/", attention_views.release_node, name="attention-release"),
     path("nodes/", node_views.nodes, name="nodes"),
     path("nodes/count/", node_views.node_count, name="node-count"),
     path("nodes/export/", node_views.export, name="nodes-export"),
