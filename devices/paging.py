@@ -13,12 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import BooleanField, F, Func, QuerySet, Value
-from django.db.models.expressions import OrderBy
+from django.db.models.expressions import OrderBy, RawSQL
 
 from devices.models import Node
 
-# Nodes that are walked along: a few ms. With a share of matches above 1 % a page of 50 is full by then.
-STRETCH = 5000
+# Nodes that are walked along at first and at most. With a share of matches above 1 % a page of 50 is full by then.
+SHORT_STRETCH, STRETCH = 500, 5000
+# Most matches that are first gathered and then put in order, in two statements.
+GATHERED = 20_000
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,13 @@ def page_of_nodes(matching: QuerySet[Node], *, sort: str = "", cursor: Cursor | 
     """Ids of at most `limit` nodes from the cursor on, in the order of `sort`: a column, `-` before it for descending (ids
     too), or empty for the order of registration."""
     ids: list[int] = []
-    for whole, order in _parts(sort, cursor or Cursor()):
-        ids += _page(matching, whole, order, limit - len(ids))
+    few: list[int] | None = None
+    for part, order in _parts(sort, cursor or Cursor()):
+        page = _walked(matching, part, order, limit - len(ids)) if few is None else None
+        if page is None:
+            few = few if few is not None else _few(matching)
+            page = _gathered(matching & part if few is None else _among(part, few), order, limit - len(ids))
+        ids += page
         if len(ids) == limit:
             break
     return ids
@@ -84,15 +91,33 @@ def _parts(sort: str, cursor: Cursor) -> Iterator[tuple[QuerySet[Node], list[Ord
         )
 
 
-def _page(matching: QuerySet[Node], part: QuerySet[Node], order: list[OrderBy], limit: int) -> list[int]:
-    stretch = part.order_by(*order).values("pk")[:STRETCH]
-    near = matching.filter(pk__in=stretch).order_by(*order).values_list("pk", flat=True)
-    found = list(near[:limit])
-    if len(found) == limit or part.order_by(*order).values("pk")[STRETCH : STRETCH + 1].first() is None:
-        return found
-    # Few match: no index of the order is of use, so the planner is kept from walking along one.
-    gathered = [OrderBy(Func(one.expression, function="COALESCE"), descending=one.descending) for one in order]
-    return list((matching & part).order_by(*gathered).values_list("pk", flat=True)[:limit])
+def _walked(matching: QuerySet[Node], part: QuerySet[Node], order: list[OrderBy], limit: int) -> list[int] | None:
+    """None where a stretch does not fill the page and is not the last."""
+    ahead = part.order_by(*order).values_list("pk", flat=True)
+    for length in (SHORT_STRETCH, STRETCH):
+        stretch = list(ahead[:length])
+        matches = set(_among(matching, stretch).order_by().values_list("pk", flat=True))
+        found = [pk for pk in stretch if pk in matches][:limit]
+        if len(found) == limit or len(stretch) < length:
+            return found
+    return None
+
+
+def _few(matching: QuerySet[Node]) -> list[int] | None:
+    """All that match, by the indexes of the filter alone; None where they are many."""
+    found = list(matching.order_by().values_list("pk", flat=True)[: GATHERED + 1])
+    return found if len(found) <= GATHERED else None
+
+
+def _gathered(rows: QuerySet[Node], order: list[OrderBy], limit: int) -> list[int]:
+    # No index of the order is of use now, so the planner is kept from walking along one.
+    ordered = [OrderBy(Func(one.expression, function="COALESCE"), descending=one.descending) for one in order]
+    return list(rows.order_by(*ordered).values_list("pk", flat=True)[:limit])
+
+
+def _among(rows: QuerySet[Node], ids: list[int]) -> QuerySet[Node]:
+    """Those of `ids`, whose number the planner then knows."""
+    return rows.filter(pk__in=RawSQL("SELECT unnest(%s::bigint[])", [ids]))
 
 
 class _Beyond(Func):

@@ -71,7 +71,9 @@ def test_a_thousand_kills_lose_and_double_nothing(settings: object) -> None:
         assert update.attempts == node.failed[update.pk], update
         assert node.taken[update.pk] <= node.failed[update.pk] + 1, update
     ends = UpdateEvent.objects.filter(to_state__in=TERMINAL_STATES)
-    assert ends.count() == ends.values("node_update_id").distinct().count() == NodeUpdate.objects.count()
+    # What the plan left out never moved.
+    moved = NodeUpdate.objects.exclude(state="skipped")
+    assert ends.count() == ends.values("node_update_id").distinct().count() == moved.count()
     drained = Count.objects.filter(name="link_events").values_list("value", flat=True)
     assert sum(drained) == LinkEvent.objects.count()
     assert reconcile() == []

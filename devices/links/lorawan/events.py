@@ -29,7 +29,7 @@ from devices.links.lorawan.models import (
 )
 from devices.links.lorawan.regions import region_of
 from devices.links.lorawan.wake import wake
-from devices.models import LinkKind, Node
+from devices.models import LinkKind
 from devices.services import record_unknown_endpoint
 
 log = structlog.get_logger(__name__)
@@ -182,18 +182,26 @@ _READERS: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
 }
 
 
-# By hand, since each report of each node comes this way.
+# One statement by hand, since each report of each node comes this way.
 _KEEP = """
-INSERT INTO devices_networkevent (server_id, node_id, kind, key, at, body) VALUES (%s, %s, %s, %s, %s, %s)
-ON CONFLICT (server_id, key) DO NOTHING
+WITH node AS (
+    SELECT n.id, EXISTS (SELECT 1 FROM devices_lorawandevice d WHERE d.node_id = n.id) AS has_device
+    FROM devices_node n WHERE n.endpoint = %(endpoint)s AND n.link = 'lorawan'
+), kept AS (
+    INSERT INTO devices_networkevent (server_id, node_id, kind, key, at, body)
+    SELECT %(server)s, id, %(kind)s, %(key)s, %(now)s, %(body)s::jsonb FROM node ON CONFLICT (server_id, key) DO NOTHING
+)
+SELECT id, has_device FROM node
 """
 
 
 def keep(server: NetworkServer, event: Event) -> None:
     """Inserts the event for a worker; its double changes nothing. A device that no node stands for is noted."""
     now = timezone.now()
-    nodes = Node.objects.filter(link=LinkKind.LORAWAN, endpoint=event.dev_eui)
-    found = nodes.values_list("pk", "lorawan__pk").first()
+    values = {"server": server.pk, "kind": str(event.kind), "key": event.key, "body": json.dumps(event.body)}
+    with connection.cursor() as cursor:
+        cursor.execute(_KEEP, {"endpoint": event.dev_eui, "now": now, **values})
+        found = cursor.fetchone()
     if found is None:
         record_unknown_endpoint(
             link=LinkKind.LORAWAN,
@@ -203,8 +211,8 @@ def keep(server: NetworkServer, event: Event) -> None:
             now=now,
         )
         return
-    node_id, device_id = found
-    if device_id is None:
+    node_id, has_device = found
+    if not has_device:
         LoRaWanDevice.objects.bulk_create(
             [
                 LoRaWanDevice(
@@ -217,6 +225,4 @@ def keep(server: NetworkServer, event: Event) -> None:
             ],
             ignore_conflicts=True,
         )
-    with connection.cursor() as cursor:
-        cursor.execute(_KEEP, [server.pk, node_id, str(event.kind), event.key, now, json.dumps(event.body)])
     transaction.on_commit(wake)

@@ -76,6 +76,7 @@ def in_order(text: str, sort: str) -> list[int]:
 def test_pages_hold_every_match_once_and_in_order(
     fleet: list[Node], text: str, sort: str, stretch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(paging, "SHORT_STRETCH", min(stretch, 2))
     monkeypatch.setattr(paging, "STRETCH", stretch)
     cursor, seen = Cursor(), list[int]()
     while page := page_of_nodes(nodes_matching(text, now=factories.NOW), sort=sort, cursor=cursor, limit=7):

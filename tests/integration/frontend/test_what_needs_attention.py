@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from fleet.accounts.models import Role
 from fleet.audit.models import AuditEntry
 from tests import factories
-from tests.integration.frontend.conftest import SignIn
 from updates.models import NodeUpdate
 
 pytestmark = pytest.mark.django_db
+SignIn = Callable[[Role], Client]
 
 
 def test_nodes_that_fell_short_stand_with_their_cause_and_campaign(sign_in: SignIn) -> None:
