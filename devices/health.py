@@ -21,7 +21,8 @@ SELECT n.id, e.payload FROM unnest(%s::bigint[], %s::timestamptz[]) AS h (node_i
 JOIN devices_node n ON n.id = h.node_id
 CROSS JOIN LATERAL (
     SELECT id, payload FROM devices_linkevent
-    WHERE node_id = h.node_id AND kind = 'report' AND at <= h.at AND at >= h.at - %s ORDER BY id DESC LIMIT %s
+    WHERE node_id = h.node_id AND kind = 'report' AND at <= h.at AND at >= h.at - make_interval(secs => %s)
+    ORDER BY id DESC LIMIT %s
 ) e ORDER BY n.id, e.id DESC
 """
 
@@ -35,7 +36,7 @@ def record_parts(*, came: Mapping[int, datetime]) -> int:
         return 0
     parts: defaultdict[int, list[bytes]] = defaultdict(list)
     with connection.cursor() as cursor:
-        cursor.execute(_PARTS, [list(came), list(came.values()), WINDOW, 4 * PARTS_MAX])
+        cursor.execute(_PARTS, [list(came), list(came.values()), WINDOW.total_seconds(), 4 * PARTS_MAX])
         for node_id, payload in cursor.fetchall():
             if payload and is_health_part(bytes(payload)):
                 parts[node_id].append(bytes(payload))

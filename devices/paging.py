@@ -82,7 +82,8 @@ def _parts(sort: str, cursor: Cursor) -> Iterator[tuple[QuerySet[Node], list[Ord
         # The key beside the value, where its index has it.
         key = f"{by.path.partition('__')[0]}__node_id" if "__" in by.path else "pk"
         if cursor.after:
-            valued = valued.filter(_Beyond(F(by.path), F(key), Value(cursor.value), Value(cursor.after), down=down))
+            ends = [_Row(F(by.path), F(key)), _Row(Value(cursor.value), Value(cursor.after))]
+            valued = valued.filter(_Beyond(*(reversed(ends) if down else ends)))
         yield valued, [F(name).desc() if down else F(name).asc() for name in (by.path, key)]
     if by.may_be_missing:
         yield (
@@ -120,18 +121,14 @@ def _among(rows: QuerySet[Node], ids: list[int]) -> QuerySet[Node]:
     return rows.filter(pk__in=RawSQL("SELECT unnest(%s::bigint[])", [ids]))
 
 
-class _Beyond(Func):
-    """(value, key) > (these), as one comparison that an index answers."""
+class _Row(Func):
+    function = "ROW"
+    output_field = BooleanField()  # of no use, and Django asks for one
 
+
+class _Beyond(Func):
+    """One row of values after another, as one comparison that an index answers."""
+
+    template, arg_joiner = "%(expressions)s", " > "
     conditional = True
     output_field = BooleanField()
-
-    def __init__(self, *expressions: Any, down: bool = False, **extra: Any) -> None:
-        super().__init__(*expressions, **extra)
-        self.down = down
-
-    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, list[Any]]:
-        parts = [compiler.compile(expression) for expression in self.source_expressions]
-        value, key, least, after = (sql for sql, _ in parts)
-        parameters = [parameter for _, values in parts for parameter in values]
-        return f"({value}, {key}) {'<' if self.down else '>'} ({least}, {after})", parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -46,10 +47,14 @@ def take_in(*, said: Sequence[Said]) -> set[str]:
 
     Two statements for any number. What comes twice is kept twice: reports are repeated as a matter of course.
     """
-    rows = [[one.endpoint for one in said], [one.at for one in said]]
-    values = [[one.report for one in said], [one.holds for one in said]]
+    rows: list[list[Any]] = [
+        [one.endpoint for one in said],
+        [one.at for one in said],
+        [one.report for one in said],
+        [one.holds for one in said],
+    ]
     with connection.cursor() as cursor:
-        cursor.execute(_KEEP, [*rows, *values])
+        cursor.execute(_KEEP, rows)
         heard = cursor.fetchall()
     record_presence(sightings=[Sighting(node_id=node_id, seen_at=at) for node_id, _, at in heard])
     return {one.endpoint for one in said} - {endpoint for _, endpoint, _ in heard}

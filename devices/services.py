@@ -125,15 +125,15 @@ def record_holdings(*, holdings: Sequence[Holding]) -> int:
     changed = []
     with transaction.atomic():
         nodes = Node.objects.filter(pk__in=said).order_by("pk").select_for_update(of=("self",), no_key=True)
-        for pk, *before in nodes.values_list("pk", "active_digest", "standby_digest", "sequence"):
-            fields, (active, standby, sequence) = said[pk], before
-            after = [
+        for pk, active, standby, sequence in nodes.values_list("pk", "active_digest", "standby_digest", "sequence"):
+            fields, before = said[pk], (active, standby, sequence)
+            after = (
                 _resolved(fields.get("active_digest"), active, whole),
                 _resolved(fields.get("standby_digest"), standby, whole),
                 sequence_from_low_byte(known=sequence, low_byte=int(fields["sequence_low_byte"]))
                 if "sequence_low_byte" in fields
                 else sequence,
-            ]
+            )
             if before != after:
                 changed.append((pk, *after))
         if changed:

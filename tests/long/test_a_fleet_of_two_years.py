@@ -20,7 +20,14 @@ from updates.models import NodeUpdate, UpdateEvent
 
 NODES, MONTHS = 10_000, 24
 NOW = datetime(2028, 11, 26, 12, 0, tzinfo=UTC)
-PAGES = ["/nodes/", "/nodes/?sort=-seen", "/nodes/?text=site:plant-3&sort=site", "/campaigns/", "/attention/", "/audit/"]
+PAGES = [
+    "/nodes/",
+    "/nodes/?sort=-seen",
+    "/nodes/?text=site:plant-3&sort=site",
+    "/campaigns/",
+    "/attention/",
+    "/audit/",
+]
 # A month's campaign over all nodes: one in twenty falls short, and each node reports every day or so.
 _CAMPAIGN = """
 INSERT INTO updates_nodeupdate (campaign_id, wave_id, node_id, image_id, method, state, cause, base_digest,

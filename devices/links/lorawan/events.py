@@ -198,7 +198,12 @@ SELECT id, has_device FROM node
 def keep(server: NetworkServer, event: Event) -> None:
     """Inserts the event for a worker; its double changes nothing. A device that no node stands for is noted."""
     now = timezone.now()
-    values = {"server": server.pk, "kind": str(event.kind), "key": event.key, "body": json.dumps(event.body)}
+    values: dict[str, Any] = {
+        "server": server.pk,
+        "kind": str(event.kind),
+        "key": event.key,
+        "body": json.dumps(event.body),
+    }
     with connection.cursor() as cursor:
         cursor.execute(_KEEP, {"endpoint": event.dev_eui, "now": now, **values})
         found = cursor.fetchone()
