@@ -59,7 +59,7 @@ def run(n: int | None = None) -> dict[str, float]:
                 figures |= core.measure_reports() | core.measure_memory()
     figures["growth_exponent"] = _exponent(sizes, costs)
     with fresh_database():
-        pages = lists.measure(nodes, repeats=20)
+        pages = lists.measure(nodes, repeats=10)
     return figures | {name: pages[name] for name in ("list_p95_ms", "slowest_list_p95_ms")}
 
 
