@@ -171,7 +171,7 @@ class _Core:
     def _uplink(self, number: int) -> bytes:
         event = {
             "deduplicationId": f"up-{number}",
-            "deviceInfo": {"devEui": self._endpoint(2 * number), "applicationId": "a", "deviceProfileId": "p"},
+            "deviceInfo": {"devEui": self._endpoint(2 * (number % 500)), "applicationId": "a", "deviceProfileId": "p"},
             "devAddr": "01020304",
             "fCnt": number,
             "fPort": 26,

@@ -26,8 +26,8 @@ from updates.campaigns.ingest import drain  # noqa: E402
 from updates.campaigns.work import tick_all  # noqa: E402
 
 DEADLINE_S = 60
-# Before and after each of 150 statements: a tick or a batch takes up to a hundred, and some must get through.
-MOMENTS = 300
+# Before and after each of 100 statements: a tick or a batch takes 20 to 90, and some must get through.
+MOMENTS = 200
 
 
 def main() -> int:

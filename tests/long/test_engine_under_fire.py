@@ -37,7 +37,7 @@ LENIENT = {"maximum_failure_percent": 100, "maximum_silent_percent": 100, "minim
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.django_db(transaction=True)
 def test_a_thousand_kills_lose_and_double_nothing(settings: object) -> None:
     settings.TIME_SCALE = TIME_SCALE  # type: ignore[attr-defined]
