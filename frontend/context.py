@@ -16,6 +16,7 @@ SECTIONS = {
     "fleet": "fleet",
     "attention": "fleet",
     "node": "nodes",
+    "hardware": "hardware",
     "campaign": "campaigns",
     "version": "models",
     "patch": "patches",

@@ -62,6 +62,7 @@ LISTS = {
     "nodes silent": "/nodes/?silent=on",
     "nodes of a campaign": "/nodes/?campaign={campaign}&state=failed",
     "audit": "/audit/",
+    "hardware": "/hardware/",
     "models": "/models/",
     "campaigns": "/campaigns/",
     "api nodes": "/api/v1/nodes?limit=100",
