@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from devices.models import LinkEvent, LinkEventKind, NodeHealth
+from django.db import connection
+
+from devices.models import NodeHealth
 from devices.wire import PARTS_MAX, HealthAssembler, HealthReport, WireError, is_health_part
 
 # Parts that took longer than this to come together belong to different reports with the same number.
 WINDOW = timedelta(days=2)
 
 
-def record_part(*, node_id: int, at: datetime) -> HealthReport | None:
-    """The health report that the part which came at `at` completes, else None.
+_PARTS = """
+SELECT n.id, e.payload FROM unnest(%s::bigint[], %s::timestamptz[]) AS h (node_id, at)
+JOIN devices_node n ON n.id = h.node_id
+CROSS JOIN LATERAL (
+    SELECT id, payload FROM devices_linkevent
+    WHERE node_id = h.node_id AND kind = 'report' AND at <= h.at AND at >= h.at - make_interval(secs => %s)
+    ORDER BY id DESC LIMIT %s
+) e ORDER BY n.id, e.id DESC
+"""
 
-    Parts are read back from their events: which worker drained the others does not matter.
+
+def record_parts(*, came: Mapping[int, datetime]) -> int:
+    """Keeps the health reports that parts which came complete: when, by node id. How many; nodes that are gone have none.
+
+    Parts are read back from their events: which worker drained the others does not matter. Two statements.
     """
-    payloads = (
-        LinkEvent.objects.filter(node=node_id, kind=LinkEventKind.REPORT, at__lte=at, at__gte=at - WINDOW)
-        .order_by("-id")
-        .values_list("payload", flat=True)[: 4 * PARTS_MAX]
+    if not came:
+        return 0
+    parts: defaultdict[int, list[bytes]] = defaultdict(list)
+    with connection.cursor() as cursor:
+        cursor.execute(_PARTS, [list(came), list(came.values()), WINDOW.total_seconds(), 4 * PARTS_MAX])
+        for node_id, payload in cursor.fetchall():
+            if payload and is_health_part(bytes(payload)):
+                parts[node_id].append(bytes(payload))
+    reports = {node_id: report for node_id in sorted(parts) if (report := _newest_whole(parts[node_id])) is not None}
+    NodeHealth.objects.bulk_create(
+        (NodeHealth(node_id=node_id, at=came[node_id], counters=_counters(one)) for node_id, one in reports.items()),
+        update_conflicts=True,
+        unique_fields=["node"],
+        update_fields=["at", "counters"],
     )
-    parts = [bytes(payload) for payload in payloads if payload and is_health_part(bytes(payload))]
-    if not parts:
-        return None
+    return len(reports)
+
+
+def _newest_whole(parts: Sequence[bytes]) -> HealthReport | None:
+    """The report that the newest part belongs to, if its parts are all there; `parts` newest first."""
     newest = parts[0][1:3]
     assembler, report = HealthAssembler(), None
     for part in reversed([part for part in parts if part[1:3] == newest]):
@@ -33,7 +60,8 @@ def record_part(*, node_id: int, at: datetime) -> HealthReport | None:
         except WireError:
             # A part that is broken by itself; the others may still make a whole.
             continue
-    if report is not None:
-        counters = {name: value for name, value in asdict(report).items() if name != "active_prefix"}
-        NodeHealth.objects.update_or_create(node_id=node_id, defaults={"at": at, "counters": counters})
     return report
+
+
+def _counters(report: HealthReport) -> dict[str, object]:
+    return {name: value for name, value in asdict(report).items() if name != "active_prefix"}

@@ -14,11 +14,12 @@ from typing import cast
 
 import cbor2
 from django.conf import settings
-from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Cast
 
 from devices.links.lorawan.models import (  # noqa: F401 - Django looks for models here
     CommandExchange,
@@ -182,7 +183,10 @@ class Node(models.Model):
             models.Index(fields=["site", "id"], name="node_by_site"),
             models.Index(fields=["time_zone"], name="node_by_time_zone"),
             models.Index(fields=["active_digest", "id"], name="node_by_active_digest"),
-            GinIndex(fields=["labels"], name="node_labels", opclasses=["jsonb_path_ops"]),
+            GinIndex(fields=["labels"], name="node_labels"),
+            # Patterns: whatever stands around the star.
+            GinIndex(OpClass("endpoint", name="gin_trgm_ops"), name="node_endpoint_pattern"),
+            GinIndex(OpClass(Cast("labels", models.TextField()), name="gin_trgm_ops"), name="node_label_pattern"),
         ]
         constraints = [
             models.CheckConstraint(condition=~Q(endpoint=""), name="node_endpoint_not_empty"),
@@ -213,6 +217,12 @@ class NodePresence(models.Model):
     report_interval_s = models.FloatField(null=True, help_text="smoothed time between signs of life, seconds")
     battery_percent = models.PositiveSmallIntegerField(null=True)
     address = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["last_seen_at", "node"], name="presence_by_last_seen"),
+            models.Index(fields=["battery_percent", "node"], name="presence_by_battery"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.node_id} {self.last_seen_at:%Y-%m-%d %H:%M}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from django.db import connection
 from django.db.models import Count, Exists, OuterRef, QuerySet
@@ -86,17 +87,27 @@ def base_last_offered_to(*, node_id: int, delivery_id: int) -> str | None:
 
 
 def time_zones() -> list[str]:
-    """Every time zone that a node has ("" where none is given). Hops along the index: a few reads for any number of nodes."""
+    """Every time zone that a node has ("" where none is given)."""
+    return _every("time_zone")
+
+
+def sites() -> list[str]:
+    """Every site that a node has ("" where none is given)."""
+    return _every("site")
+
+
+def _every(column: Literal["time_zone", "site"]) -> list[str]:
+    """Hops along the column's index: a read a value, for any number of nodes."""
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            WITH RECURSIVE zone(name) AS (
-                (SELECT time_zone FROM devices_node ORDER BY time_zone LIMIT 1)
+            f"""
+            WITH RECURSIVE hop(name) AS (
+                (SELECT {column} FROM devices_node ORDER BY {column} LIMIT 1)
                 UNION ALL
-                SELECT (SELECT n.time_zone FROM devices_node n WHERE n.time_zone > z.name ORDER BY n.time_zone LIMIT 1)
-                FROM zone z WHERE z.name IS NOT NULL
+                SELECT (SELECT n.{column} FROM devices_node n WHERE n.{column} > h.name ORDER BY n.{column} LIMIT 1)
+                FROM hop h WHERE h.name IS NOT NULL
             )
-            SELECT name FROM zone WHERE name IS NOT NULL
-            """
+            SELECT name FROM hop WHERE name IS NOT NULL
+            """  # noqa: S608 - one of two names of ours
         )
         return [row[0] for row in cursor.fetchall()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from django.db import IntegrityError, connection, transaction
 
@@ -97,6 +98,13 @@ def sequence_from_low_byte(*, known: int, low_byte: int) -> int:
     return min((sequence for sequence in nearby if sequence >= 0), key=lambda sequence: abs(sequence - known))
 
 
+# Beside bulk_update, which writes a CASE with a branch a row, this takes a tenth of the time.
+_HOLDINGS = """
+UPDATE devices_node n SET active_digest = h.active, standby_digest = h.standby, sequence = h.sequence
+FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[]) AS h (id, active, standby, sequence) WHERE n.id = h.id
+"""
+
+
 def record_holdings(*, holdings: Sequence[Holding]) -> int:
     """Takes over what nodes say; the last holding of a node wins. Returns how many rows changed.
 
@@ -117,16 +125,20 @@ def record_holdings(*, holdings: Sequence[Holding]) -> int:
     changed = []
     with transaction.atomic():
         nodes = Node.objects.filter(pk__in=said).order_by("pk").select_for_update(of=("self",), no_key=True)
-        for node in nodes.only("active_digest", "standby_digest", "sequence"):
-            fields = said[node.pk]
-            before = (node.active_digest, node.standby_digest, node.sequence)
-            node.active_digest = _resolved(fields.get("active_digest"), node.active_digest, whole)
-            node.standby_digest = _resolved(fields.get("standby_digest"), node.standby_digest, whole)
-            if "sequence_low_byte" in fields:
-                node.sequence = sequence_from_low_byte(known=node.sequence, low_byte=int(fields["sequence_low_byte"]))
-            if before != (node.active_digest, node.standby_digest, node.sequence):
-                changed.append(node)
-        Node.objects.bulk_update(changed, ["active_digest", "standby_digest", "sequence"])
+        for pk, active, standby, sequence in nodes.values_list("pk", "active_digest", "standby_digest", "sequence"):
+            fields, before = said[pk], (active, standby, sequence)
+            after = (
+                _resolved(fields.get("active_digest"), active, whole),
+                _resolved(fields.get("standby_digest"), standby, whole),
+                sequence_from_low_byte(known=sequence, low_byte=int(fields["sequence_low_byte"]))
+                if "sequence_low_byte" in fields
+                else sequence,
+            )
+            if before != after:
+                changed.append((pk, *after))
+        if changed:
+            with connection.cursor() as cursor:
+                cursor.execute(_HOLDINGS, [list(column) for column in zip(*changed, strict=True)])
     return len(changed)
 
 
@@ -225,6 +237,55 @@ def hold_deliveries(*, deliveries: Sequence[int], held: bool) -> int:
     locked = Delivery.objects.filter(pk__in=deliveries, state__in=OPEN_DELIVERY).order_by("pk").select_for_update()
     with transaction.atomic():
         return Delivery.objects.filter(pk__in=locked.values("pk")).update(held=held)
+
+
+class Heard(NamedTuple):
+    """One LinkEvent as a worker reads it."""
+
+    id: int
+    at: datetime
+    link: str
+    kind: str
+    node_id: int
+    reference: int | None
+    received_bytes: int | None
+    total_bytes: int | None
+    cause: str
+    payload: bytes | None
+    digest: str
+
+
+# Nodes fall into shards by id; a worker drains a few shards alone, so that the events of a node are worked off in order
+# however many workers there are.
+SHARDS, SHARDS_AT_ONCE = 16, 4
+# First half of the two-part advisory key.
+_SHARD_SPACE = 0x6D68
+_SHARDS = "SELECT s FROM unnest(%s::int[]) AS s WHERE pg_try_advisory_xact_lock(%s, s) LIMIT %s"
+_LEASE = f"""
+WITH due AS MATERIALIZED (
+    SELECT id, at FROM devices_linkevent WHERE drained_at IS NULL AND node_id %% {SHARDS} = ANY(%s)
+    ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+)
+UPDATE devices_linkevent e SET drained_at = %s FROM due WHERE e.id = due.id AND e.at = due.at
+RETURNING {", ".join(f"e.{name}" for name in Heard._fields)}
+"""  # noqa: S608 - our own text
+
+
+def take_events(*, now: datetime, limit: int) -> list[Heard]:
+    """Marks up to `limit` events as drained and returns them in order, those of one node never to two workers at once.
+
+    Call within the transaction that acts on them: undone with it, they are there to be drained again. Empty where nothing
+    is left that no other worker is at.
+    """
+    oldest = LinkEvent.objects.filter(drained_at=None).order_by("id").values_list("node_id", flat=True).first()
+    if oldest is None:
+        return []
+    order = [(oldest + step) % SHARDS for step in range(SHARDS)]
+    with connection.cursor() as cursor:
+        cursor.execute(_SHARDS, [order, _SHARD_SPACE, SHARDS_AT_ONCE])
+        shards = [row[0] for row in cursor.fetchall()]
+        cursor.execute(_LEASE, [shards, limit, now])
+        return sorted(Heard(*row) for row in cursor.fetchall())
 
 
 def append_events(events: Sequence[LinkEvent]) -> None:

@@ -15,6 +15,7 @@ from devices.network_api import router as network_router
 from devices.query import QueryError
 from devices.registration import RegistrationRefused
 from devices.relabelling import SelectionChanged
+from devices.reports_api import router as reports_router
 from fleet.accounts.api import router as tokens_router
 from fleet.accounts.audit_api import router as audit_router
 from fleet.accounts.authentication import TooManyBadTokens
@@ -48,6 +49,7 @@ api.add_router("", compiled_router)
 api.add_router("/nodes", nodes_router)
 api.add_router("/nodes", many_nodes_router)
 api.add_router("/node-views", views_router)
+api.add_router("/reports", reports_router)
 api.add_router("/campaigns", campaigns_router)
 api.add_router("/attention", attention_router)
 api.add_router("/patches", patches_router)

@@ -14,6 +14,7 @@ from fleet.accounts.permissions import Scope
 # First word of an address' name to the section of the left rail that it belongs to.
 SECTIONS = {
     "fleet": "fleet",
+    "attention": "fleet",
     "node": "nodes",
     "hardware": "hardware",
     "campaign": "campaigns",

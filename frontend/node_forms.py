@@ -9,9 +9,9 @@ from django.core.files.uploadedfile import UploadedFile
 
 from devices.labels import LabelError, check_site, parse_keys, parse_labels
 from devices.node_csv import MAXIMUM_BYTES
+from devices.paging import SORTS
 from devices.relabelling import Relabelling
 from frontend.forms import StyledForm
-from frontend.node_list import SORTS
 from frontend.templatetags.fleet_format import format_bytes
 from frontend.timeline import KINDS
 from updates.states import NodeUpdateState

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from devices.labels import format_labels
 from devices.models import Node
+from devices.paging import SORTS
 from devices.query import QueryError
 from devices.relabelling import describe_node
 from fleet.accounts.models import Role, Scope, User
@@ -85,7 +86,7 @@ def nodes(request: HttpRequest) -> HttpResponse:
         "rows": page,
         "query": query,
         "sort": sort,
-        "columns": {column: _column(column, sort, query) for column in node_list.SORTS},
+        "columns": {column: _column(column, sort, query) for column in SORTS},
         "first_page": after == 0,
         "next": urlencode({"sort": sort, **node_list.cursor_after(page[-1], sort)}) if more else "",
         "views": views,

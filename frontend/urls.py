@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import include, path
 
 from frontend import (
+    attention_views,
     builder_views,
     campaign_views,
     hardware_views,
@@ -18,6 +19,8 @@ from frontend import (
 urlpatterns = [
     path("", include("frontend.account_urls")),
     path("", views.fleet, name="fleet"),
+    path("attention/", attention_views.attention, name="attention"),
+    path("attention/nodes/<int:node_id>/release/", attention_views.release_node, name="attention-release"),
     path("nodes/", node_views.nodes, name="nodes"),
     path("nodes/unknown/", hardware_views.unknown, name="nodes-unknown"),
     path("nodes/new/", hardware_views.new_node, name="node-new"),

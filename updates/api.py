@@ -11,6 +11,8 @@ from django.utils import timezone
 from ninja import Field, File, Form, Path, Router, Schema, Status, UploadedFile
 
 from devices.api import After, Id, Limit, NodeOut, Strict, nodes
+from devices.models import Node
+from devices.paging import Cursor, page_of_nodes
 from fleet.accounts.authentication import actor_of, uploader, viewer
 from fleet.blobs.models import load
 from updates import selectors, services
@@ -207,9 +209,9 @@ def list_nodes(
     after: After = 0,
     limit: Limit = 100,
 ) -> dict[str, object]:
-    rows = nodes_matching(filter, now=timezone.now()).filter(pk__gt=after)
-    page = list(rows.select_related("profile", "firmware_build", "presence")[:limit])
-    return {"nodes": page, "next": page[-1].pk if len(page) == limit else None}
+    ids = page_of_nodes(nodes_matching(filter, now=timezone.now()), cursor=Cursor(after), limit=limit)
+    page = Node.objects.filter(pk__in=ids).select_related("profile", "firmware_build", "presence").order_by("pk")
+    return {"nodes": list(page), "next": ids[-1] if len(ids) == limit else None}
 
 
 @nodes.get("/count", response=CountOut, auth=viewer)

@@ -415,6 +415,7 @@ class NodeUpdate(models.Model):
             models.Index(fields=["image"], name="node_update_by_image"),
             models.Index(fields=["campaign", "due_at"], name="node_update_due", condition=Q(state__in=OPEN_STATES)),
             models.Index(fields=["node", "changed_at"], name="node_update_faults", condition=Q(state__in=FAULTS)),
+            models.Index(fields=["node"], name="node_update_silent", condition=Q(state=NodeUpdateState.SILENT)),
             models.Index(
                 fields=["id"], name="node_update_attention", condition=Q(state__in=[*FAULTS, NodeUpdateState.SILENT])
             ),

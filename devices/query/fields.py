@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from django.db.models import F, Q, Value
+from django.db.models import F, Q, TextField, Value
 from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
+from django.db.models.lookups import Contains as Like
 from django.db.models.lookups import Regex
 
 from devices.models import LinkKind
 from devices.query.language import And, Not, Or, QueryError, Term, Tree, parse
+from devices.selectors import sites
 
 Resolver = Callable[[Term], Q]
 _COLUMNS = {
@@ -63,14 +66,20 @@ def _term(term: Term, now: datetime, extra: Mapping[str, Resolver]) -> Q:
             raise QueryError(
                 term.value_position, f"link {term.value} is unknown", f"use {' or '.join(LinkKind.values)}"
             )
-        lookup = {f"{column}__regex": pattern(term.value)} if term.wildcard else {column: term.value}
-        condition = Q(**lookup)
+        condition = _pattern(column, pattern(term.value)) if term.wildcard else Q(**{column: term.value})
     else:
         known = ", ".join(sorted([*_COLUMNS, "battery", "label.<key>", "seen", *extra]))
         raise QueryError(
             term.position, f"field {term.field} is unknown", f"use one of {known}", expected=("a known field",)
         )
     return condition if equal else ~condition
+
+
+def _pattern(column: str, regex: str) -> Q:
+    if column == "site":
+        # There are few sites, and an index of nodes by site.
+        return Q(site__in=[site for site in sites() if re.search(regex, site, re.DOTALL)])
+    return Q(**{f"{column}__regex": regex})
 
 
 def equality(term: Term) -> bool:
@@ -92,7 +101,11 @@ def pattern(value: str) -> str:
 def _label(term: Term, key: str) -> Q:
     if term.wildcard:
         # Without the key there is nothing to compare, and `not` must then hold.
-        return Q(labels__has_key=key) & Q(Regex(KeyTextTransform(key, F("labels")), Value(pattern(term.value))))
+        matches = Q(labels__has_key=key) & Q(Regex(KeyTextTransform(key, F("labels")), Value(pattern(term.value))))
+        # Besides, so that an index narrows it down: the text of all labels holds the longest piece of the pattern. JSON
+        # writes some signs otherwise than they are; a piece with one of them says nothing.
+        longest = max(re.split(r'[*"\\\x00-\x1f]', term.value), key=len)
+        return matches & Q(Like(Cast(F("labels"), TextField()), longest)) if len(longest) > 2 else matches
     values: list[object] = [term.value]
     if re.fullmatch(r"-?(0|[1-9][0-9]{0,14})", term.value):
         values.append(int(term.value))

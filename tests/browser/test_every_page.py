@@ -29,6 +29,7 @@ Case = Callable[[Fleet], list[Any]]
 PAGES: dict[str, Case] = {
     "fleet": lambda fleet: [()],
     "status": lambda fleet: [()],
+    "attention": lambda fleet: [()],
     "nodes": lambda fleet: [(), "?text=site:plant-3 colour:red", "?text=site:nowhere"],
     "nodes-import": lambda fleet: [()],
     "nodes-relabel": lambda fleet: [f"?ticked={fleet.nodes['planned'].pk}"],
@@ -69,7 +70,15 @@ PAGES: dict[str, Case] = {
 # Answers to a click, parts of a page, files.
 NO_PAGES = {
     *("node-count", "nodes-export", "nodes-import-template", "node-view-save", "node-view-change", "node-view-delete"),
-    *("node-timeline", "node-describe", "patch-build-again", "server-action", "campaign-filter", "campaign-halt"),
+    *(
+        "attention-release",
+        "node-timeline",
+        "node-describe",
+        "patch-build-again",
+        "server-action",
+        "campaign-filter",
+        "campaign-halt",
+    ),
     *("oidc-login", "oidc-callback", "logout", "account-sessions-end", "token-revoke", "user-role", "user-activate"),
     *("user-deactivate", "user-password", "user-unlock", "audit-export", "version-dossier-file"),
     "image-guard",

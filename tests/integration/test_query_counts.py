@@ -33,6 +33,7 @@ PAGES = {
     "nodes, sorted": "/nodes/?sort=-seen",
     "nodes, silent": "/nodes/?silent=on",
     "nodes, by campaign": "/nodes/?campaign={campaign}&state=failed",
+    "needs attention": "/attention/",
     "count of nodes": "/nodes/count/?text=profile:stm32l4",
     "node": "/nodes/{node}/",
     "timeline of a node": "/nodes/{node}/timeline/",

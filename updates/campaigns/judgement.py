@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import NamedTuple
 
-from devices.models import UNPROVED, LinkEvent, LinkEventKind
+from devices.models import UNPROVED, LinkEventKind
+from devices.services import Heard
 from devices.wire import NodeState, StateReport
 from updates.causes import RETRYABLE
-from updates.models import Method, NodeUpdate
+from updates.models import Method
 from updates.states import OPEN_STATES, Actor, CampaignState, NodeUpdateState
 
 REPORTED = {
@@ -22,6 +25,27 @@ REPORTED = {
 BEGUN = (NodeUpdateState.TRANSFERRING, NodeUpdateState.STAGED, NodeUpdateState.TRIAL)
 
 
+class Standing(NamedTuple):
+    """A node update as a report finds it. `target` is the digest of its image, `held` what the node is known to run."""
+
+    pk: int
+    node_id: int
+    link: str
+    state: str
+    cause: str
+    method: str
+    attempts: int
+    received_bytes: int
+    not_before: datetime | None
+    target: str
+    held: str
+    campaign_state: str
+    sequence: int
+    maximum_attempts: int
+    offer_timeout_s: int
+    progress_timeout_s: int
+
+
 @dataclass(frozen=True)
 class Step:
     """A move that an event asks for; `sources` narrows the states that it may start from."""
@@ -33,40 +57,40 @@ class Step:
     sources: tuple[NodeUpdateState, ...] | None = None
 
 
-def judge(*, event: LinkEvent, report: StateReport | None, update: NodeUpdate, held: str) -> Step | None:
-    """`held` is what the node is known to run by now; `report` the decoded report of a REPORT event.
+def judge(*, event: Heard, report: StateReport | None, update: Standing) -> Step | None:
+    """`report` is the decoded report of a REPORT event.
 
     An aborted campaign moves nothing any more. A finished one ends what it had given up, but opens and plans nothing:
     nobody would tick it to an end.
     """
-    if update.campaign.state == CampaignState.ABORTED or _of_an_earlier_attempt(event, update):
+    if update.campaign_state == CampaignState.ABORTED or _of_an_earlier_attempt(event, update):
         return None
-    step = _judge(event=event, report=report, update=update, held=held)
-    if update.campaign.state == CampaignState.FINISHED:
+    step = _judge(event=event, report=report, update=update)
+    if update.campaign_state == CampaignState.FINISHED:
         return None if step is not None and step.to_state in OPEN_STATES else step
     return _another_attempt(step, update) if step is not None else None
 
 
-def _of_an_earlier_attempt(event: LinkEvent, update: NodeUpdate) -> bool:
+def _of_an_earlier_attempt(event: Heard, update: Standing) -> bool:
     """What a link saw before this attempt could begin. What a node runs counts whenever it was seen."""
     return update.not_before is not None and event.at < update.not_before and event.kind != LinkEventKind.HOLDS
 
 
-def _another_attempt(step: Step, update: NodeUpdate) -> Step:
+def _another_attempt(step: Step, update: Standing) -> Step:
     """A failure that may pass plans the update again, while the campaign allows another attempt.
 
     Only FAILED: a node that rejects will reject again, and one that reverted has used the sequence up.
     """
     may_pass = step.to_state == NodeUpdateState.FAILED and step.cause in RETRYABLE
-    if may_pass and update.attempts + 1 < update.campaign.maximum_attempts:
+    if may_pass and update.attempts + 1 < update.maximum_attempts:
         return replace(step, to_state=NodeUpdateState.PLANNED)
     return step
 
 
-def _judge(*, event: LinkEvent, report: StateReport | None, update: NodeUpdate, held: str) -> Step | None:
-    timeout_s = update.campaign.progress_timeout_s
+def _judge(*, event: Heard, report: StateReport | None, update: Standing) -> Step | None:
+    timeout_s = update.progress_timeout_s
     link, node = Actor.LINK, Actor.NODE
-    target = update.image.digest if update.image is not None else ""
+    target, held = update.target, update.held
     if event.kind == LinkEventKind.PROGRESS:
         return Step(NodeUpdateState.TRANSFERRING, link, timeout_s=timeout_s)
     if event.kind == LinkEventKind.DELIVERED:
@@ -79,24 +103,24 @@ def _judge(*, event: LinkEvent, report: StateReport | None, update: NodeUpdate, 
     if event.kind == LinkEventKind.HOLDS:
         return Step(NodeUpdateState.CONFIRMED, node) if target and event.digest == target else None
     if event.kind == LinkEventKind.REPORT and report is not None and event.cause != UNPROVED:
-        return _judge_report(report, update, target=target, held=held)
+        return _judge_report(report, update)
     return None
 
 
-def _judge_report(report: StateReport, update: NodeUpdate, *, target: str, held: str) -> Step | None:
-    node = Actor.NODE
+def _judge_report(report: StateReport, update: Standing) -> Step | None:
+    node, target = Actor.NODE, update.target
     if update.method == Method.COMMAND:
         # The revert command has no sequence of its own: where the node stands is the proof.
         back = report.state == NodeState.REVERTED and report.active_prefix.hex() == target[:8]
         return Step(NodeUpdateState.CONFIRMED, node) if back else None
-    own_sequence = report.sequence_low == update.campaign.sequence & 0xFF
+    own_sequence = report.sequence_low == update.sequence & 0xFF
     if report.state == NodeState.CONFIRMED:
-        return _judge_success(target=target, held=held) if own_sequence else None
+        return _judge_success(target=target, held=update.held) if own_sequence else None
     to_state = REPORTED.get(report.state)
     if to_state is None:
         return None
     if to_state in OPEN_STATES:
-        return Step(to_state, node, timeout_s=update.campaign.progress_timeout_s) if own_sequence else None
+        return Step(to_state, node, timeout_s=update.progress_timeout_s) if own_sequence else None
     if own_sequence and not (update.attempts and to_state == NodeUpdateState.FAILED):
         return Step(to_state, node, cause=report.cause.label)
     # A bundle that was refused or never became whole leaves the sequence of the one before; and until a node begins

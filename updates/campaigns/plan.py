@@ -9,11 +9,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import available_timezones
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
 from devices.links import LINKS
 from devices.links.base import RadioFacts
@@ -244,34 +244,60 @@ def copy_node_updates(
     return counts
 
 
+class Flow(NamedTuple):
+    """What costs the same for each node that has it."""
+
+    image_id: int
+    wave_index: int
+    base_digest: str
+    decoder: str
+    stratum: tuple[int, str]
+    method: str
+    radio: RadioFacts | None
+
+
 def summarize(
     *, campaign: Campaign, members: list[Member], index_of: Mapping[int, int], waves: Sequence[Wave], now: datetime
 ) -> None:
     """Fills campaign.plan and its hash: the numbers an approver sees. Sizes of patches still being built are null; those
     that are late are not waited for."""
-    reached = [member for member in members if member.image is not None]
+    flows: Counter[Flow] = Counter()
     refused: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for member in members:
-        if member.image is None:
-            refused[member.cause, member.reason].append(member.endpoint)
+    for one in members:
+        if one.image is None:
+            refused[one.cause, one.reason].append(one.endpoint)
+        else:
+            place = (one.image.pk, index_of[one.node_id], one.base_digest, one.decoder)
+            flows[Flow(*place, one.stratum, str(one.method), one.radio)] += 1
+    left_out = [
+        {"cause": cause, "reason": reason, "nodes": len(endpoints), "examples": endpoints[:EXAMPLES]}
+        for (cause, reason), endpoints in sorted(refused.items())
+    ]
+    _fill_plan(campaign, flows, {"nodes": len(members), "refused": left_out}, waves, now)
+
+
+def _fill_plan(
+    campaign: Campaign, flows: Counter[Flow], known: Mapping[str, Any], waves: Sequence[Wave], now: datetime
+) -> None:
+    """`known`: nodes and refused, which do not depend on sizes."""
     profiles = HardwareProfile.objects.in_bulk()
+    images = ModelImage.objects.select_related("version").in_bulk({flow.image_id for flow in flows})
     patches = {
         (patch.base.digest, patch.target_id, patch.decoder): patch
-        for patch in Patch.objects.filter(target__in={m.image for m in reached if m.image})
-        .select_related("base", "blob")
-        .defer("blob__data")
+        for patch in Patch.objects.filter(target__in=images).select_related("base", "blob").defer("blob__data")
     }
-    flows = Counter((m.base_digest, m.decoder, m.image.pk, m.stratum, m.method, m.radio) for m in reached if m.image)
-    images = {m.image.pk: m.image for m in reached if m.image}
     bases: defaultdict[tuple[str, str], dict[str, Any]] = defaultdict(
         lambda: {"nodes": 0, "patch_bytes": None, "full_bytes": 0}
     )
     totals = {"bytes_full": 0, "bytes_sent": 0, "frames": 0, "pending_patches": 0}
+    by_image: Counter[int] = Counter()
+    in_wave: Counter[int] = Counter()
     costs, pending = Costs(), set()
-    for (base_digest, decoder, image_id, (profile_id, link), method, radio), nodes in flows.items():
-        image, patch = images[image_id], patches.get((base_digest, image_id, decoder))
-        row, size = bases[base_digest, decoder], image.size
-        if method == Method.COMMAND:
+    for flow, nodes in flows.items():
+        image, (profile_id, link) = images[flow.image_id], flow.stratum
+        patch = patches.get((flow.base_digest, flow.image_id, flow.decoder))
+        row, size = bases[flow.base_digest, flow.decoder], image.size
+        if flow.method == Method.COMMAND:
             size = PREIMAGE_BYTES + 1
         elif patch and patch.state == PatchState.READY and patch.blob:
             size = patch.blob.size
@@ -281,21 +307,18 @@ def summarize(
         row["nodes"] += nodes
         row["full_bytes"] = image.size
         estimate = costs.add(
-            link=link, profile=profiles[profile_id], size=size, full=image.size, radio=radio, nodes=nodes
+            link=link, profile=profiles[profile_id], size=size, full=image.size, radio=flow.radio, nodes=nodes
         )
         totals["bytes_full"] += nodes * image.size
         totals["bytes_sent"] += nodes * size
         totals["frames"] += nodes * estimate.frames
+        by_image[flow.image_id] += nodes
+        in_wave[flow.wave_index] += nodes
     totals["pending_patches"] = len(pending)
-    by_image = Counter(m.image.pk for m in reached if m.image)
-    in_wave = Counter(index_of[member.node_id] for member in reached)
     campaign.plan = {
-        "nodes": len(members),
-        "reached": len(reached),
-        "refused": [
-            {"cause": cause, "reason": reason, "nodes": len(endpoints), "examples": endpoints[:EXAMPLES]}
-            for (cause, reason), endpoints in sorted(refused.items())
-        ],
+        "nodes": known["nodes"],
+        "reached": flows.total(),
+        "refused": known["refused"],
         "images": [
             {"image": pk, "version": images[pk].version.name, "nodes": nodes, "bytes": images[pk].size}
             for pk, nodes in sorted(by_image.items())
@@ -324,21 +347,17 @@ def refresh_plan(*, campaign_id: int, now: datetime) -> bool:
     campaign = Campaign.objects.select_for_update().get(pk=campaign_id)
     if not campaign.plan.get("pending_patches") or campaign.state != "draft":
         return not campaign.plan.get("pending_patches")
-    members, index_of = [], {}
-    rows = campaign.node_updates.select_related("image__version", "wave").values_list(
-        *("node_id", "base_digest", "node__profile_id", "node__link", "image_id", "method", "wave__index"),
-        "node__firmware_build__decoder_profile",
-        *(f"node__{column}" for column in RADIO_COLUMNS),
+    columns = (
+        *("image_id", "wave__index", "base_digest", "node__firmware_build__decoder_profile"),
+        *("node__profile_id", "node__link", "method", *(f"node__{column}" for column in RADIO_COLUMNS)),
     )
-    images = {image.pk: image for image in ModelImage.objects.select_related("version")}
-    for node_id, base, profile_id, link, image_id, method, index, decoder, *heard in rows.filter(image__isnull=False):
-        stratum, radio = (profile_id, link), _radio(heard)
-        image = images[image_id]
-        members.append(Member(node_id, "", base, stratum, image, method=method, radio=radio, decoder=decoder or ""))
-        index_of[node_id] = index
-    keep = {key: campaign.plan[key] for key in ("nodes", "refused")}
-    summarize(campaign=campaign, members=members, index_of=index_of, waves=list(campaign.waves.all()), now=now)
-    campaign.plan |= keep
-    campaign.plan_hash = hash_of(campaign.plan)
+    # Summed by the database: a worker's memory does not grow with the fleet.
+    rows = campaign.node_updates.filter(image__isnull=False).order_by().values_list(*columns).annotate(Count("pk"))
+    flows: Counter[Flow] = Counter()
+    for image_id, index, base, decoder, profile_id, link, method, *heard, nodes in rows.iterator():
+        flow = Flow(image_id, index, base, decoder or "", (profile_id, link), method, _radio(heard))
+        flows[flow] += nodes
+    known = {key: campaign.plan[key] for key in ("nodes", "refused")}
+    _fill_plan(campaign, flows, known, list(campaign.waves.all()), now)
     campaign.save(update_fields=["plan", "plan_hash"])
     return not campaign.plan["pending_patches"]

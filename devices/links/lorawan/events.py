@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Any
 
 import structlog
 from chirpstack_api import integration
-from django.db import transaction
+from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
@@ -22,13 +23,12 @@ from google.protobuf.message import DecodeError
 from devices.links.lorawan.models import (
     EventEncoding,
     LoRaWanDevice,
-    NetworkEvent,
     NetworkEventKind,
     NetworkServer,
 )
 from devices.links.lorawan.regions import region_of
 from devices.links.lorawan.wake import wake
-from devices.models import DEV_EUI, LinkKind, Node
+from devices.models import DEV_EUI, LinkKind
 from devices.services import record_unknown_endpoint
 
 log = structlog.get_logger(__name__)
@@ -189,11 +189,32 @@ _READERS: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
 }
 
 
+# One statement by hand, since each report of each node comes this way.
+_KEEP = """
+WITH node AS (
+    SELECT n.id, EXISTS (SELECT 1 FROM devices_lorawandevice d WHERE d.node_id = n.id) AS has_device
+    FROM devices_node n WHERE n.endpoint = %(endpoint)s AND n.link = 'lorawan'
+), kept AS (
+    INSERT INTO devices_networkevent (server_id, node_id, kind, key, at, body)
+    SELECT %(server)s, id, %(kind)s, %(key)s, %(now)s, %(body)s::jsonb FROM node ON CONFLICT (server_id, key) DO NOTHING
+)
+SELECT id, has_device FROM node
+"""
+
+
 def keep(server: NetworkServer, event: Event) -> None:
     """Inserts the event for a worker; its double changes nothing. A device that no node stands for is noted."""
     now = timezone.now()
-    node = Node.objects.filter(link=LinkKind.LORAWAN, endpoint=event.dev_eui).only("pk").first()
-    if node is None:
+    values: dict[str, Any] = {
+        "server": server.pk,
+        "kind": str(event.kind),
+        "key": event.key,
+        "body": json.dumps(event.body),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_KEEP, {"endpoint": event.dev_eui, "now": now, **values})
+        found = cursor.fetchone()
+    if found is None:
         record_unknown_endpoint(
             link=LinkKind.LORAWAN,
             endpoint=event.dev_eui,
@@ -202,11 +223,12 @@ def keep(server: NetworkServer, event: Event) -> None:
             now=now,
         )
         return
-    with transaction.atomic():
+    node_id, has_device = found
+    if not has_device:
         LoRaWanDevice.objects.bulk_create(
             [
                 LoRaWanDevice(
-                    node_id=node.pk,
+                    node_id=node_id,
                     server=server,
                     application_id=event.application_id,
                     device_profile_id=event.device_profile_id,
@@ -215,8 +237,4 @@ def keep(server: NetworkServer, event: Event) -> None:
             ],
             ignore_conflicts=True,
         )
-        NetworkEvent.objects.bulk_create(
-            [NetworkEvent(server=server, node_id=node.pk, kind=event.kind, key=event.key, at=now, body=event.body)],
-            ignore_conflicts=True,
-        )
-        transaction.on_commit(wake)
+    transaction.on_commit(wake)

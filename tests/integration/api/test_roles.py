@@ -36,6 +36,7 @@ ENDPOINTS = {
     ("POST", "/nodes/import"): (Scope.NODES, 422),
     ("GET", "/nodes/import-template"): (Scope.READ, 200),
     ("GET", "/nodes/export"): (Scope.READ, 200),
+    ("POST", "/reports"): (Scope.NODES, 422),
     ("GET", "/node-views"): (Scope.READ, 200),
     ("POST", "/node-views"): (Scope.READ, 422),
     ("PATCH", "/node-views/{view_id}"): (Scope.READ, 404),

@@ -33,6 +33,8 @@ ADDRESSES: dict[str, tuple[str, Role | None]] = {
     "metrics": ("GET", EVERYBODY),
     "status": ("GET", Scope.READ.role),
     "fleet": ("GET", Scope.READ.role),
+    "attention": ("GET", Scope.READ.role),
+    "attention-release": ("POST", Scope.CAMPAIGNS.role),
     "nodes": ("GET", Scope.READ.role),
     "nodes-unknown": ("GET", Scope.READ.role),
     "node-new": ("GET", Scope.NODES.role),

@@ -28,6 +28,7 @@ def pages(fleet: Fleet) -> list[str]:
         "/nodes/unknown/",
         "/models/",
         f"/models/compare/?a={fleet.version.family.versions.get(name='1.0.0').pk}&b={fleet.version.pk}",
+        "/attention/",
         "/patches/",
         "/patches/?state=bogus&family=x",
         *(f"/models/{version.pk}/" for version in (fleet.version, fleet.refused, fleet.building)),

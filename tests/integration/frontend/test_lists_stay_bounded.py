@@ -24,7 +24,7 @@ def test_queries_do_not_grow_with_the_nodes(sign_in: SignIn, db: None, django_as
     nodes = [factories.make_node(profile=profile, seen_at=timezone.now()) for _ in range(30)]
     factories.make_campaign(waves=[[(node, "failed") for node in nodes]])
 
-    with django_assert_max_num_queries(6 + SIGNED_IN):
+    with django_assert_max_num_queries(8 + SIGNED_IN):
         client.get("/nodes/")
 
 

@@ -59,8 +59,7 @@ def test_every_sort_shows_each_node_once_with_unknown_values_last(
 
     nodes = list(Node.objects.select_related("presence").order_by("id"))
     known = [node for node in nodes if value(node) is not None]
-    values = sorted({value(node) for node in known}, reverse=sort.startswith("-"))
-    expected = [node for one in values for node in known if value(node) == one]
+    expected = sorted(known, key=lambda node: (value(node), node.pk), reverse=sort.startswith("-"))
     assert shown == [node.endpoint for node in [*expected, *(node for node in nodes if value(node) is None)]]
 
 

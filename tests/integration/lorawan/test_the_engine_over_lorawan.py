@@ -11,6 +11,7 @@ from devices.links.lorawan.models import NetworkServer
 from devices.models import Delivery, Node
 from devices.tasks import feed_lorawan
 from tests.integration.lorawan.far_end import ClassA, FarEnd
+from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns import actions, engine, ingest
 from updates.models import Campaign, NodeUpdate

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('updates', '0008_signing_keys'),
+        ('updates', '0009_fleet_scale'),
     ]
 
     operations = [

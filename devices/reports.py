@@ -1,0 +1,60 @@
+"""Reports that come from elsewhere than a link of ours: kept as events for a worker, answered at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+
+from devices.services import Sighting, record_presence
+
+MAXIMUM_REPORTS = 1000
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a node said at a time: a report as in docs/wire-contract.md, the whole digest of what it runs, or both."""
+
+    endpoint: str
+    at: datetime
+    report: bytes | None = None
+    holds: str | None = None
+
+
+# What it runs first: a report of success is judged by it.
+_KEEP = """
+WITH said AS (
+    SELECT n.id AS node_id, n.link, s.* FROM unnest(%s::text[], %s::timestamptz[], %s::bytea[], %s::text[])
+        WITH ORDINALITY AS s (endpoint, at, report, holds, number) JOIN devices_node n ON n.endpoint = s.endpoint
+), kept AS (
+    INSERT INTO devices_linkevent (at, link, kind, node_id, cause, payload, digest)
+    SELECT at, link, kind, node_id, '', payload, digest FROM (
+        SELECT number, 1 AS part, at, link, 'holds' AS kind, node_id, NULL::bytea AS payload, holds AS digest
+        FROM said WHERE holds IS NOT NULL
+        UNION ALL SELECT number, 2, at, link, 'report', node_id, report, '' FROM said WHERE report IS NOT NULL
+    ) e ORDER BY number, part
+)
+SELECT node_id, endpoint, at FROM said ORDER BY at
+"""
+
+
+@transaction.atomic
+def take_in(*, said: Sequence[Said]) -> set[str]:
+    """Keeps what nodes said, in this order, with the signs of life that it is; endpoints that no node has are returned.
+
+    Two statements for any number. What comes twice is kept twice: reports are repeated as a matter of course.
+    """
+    rows: list[list[Any]] = [
+        [one.endpoint for one in said],
+        [one.at for one in said],
+        [one.report for one in said],
+        [one.holds for one in said],
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_KEEP, rows)
+        heard = cursor.fetchall()
+    record_presence(sightings=[Sighting(node_id=node_id, seen_at=at) for node_id, _, at in heard])
+    return {one.endpoint for one in said} - {endpoint for _, endpoint, _ in heard}

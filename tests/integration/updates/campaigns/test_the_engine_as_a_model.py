@@ -1,0 +1,26 @@
+"""Whatever is killed, lost, doubled, late or out of order: the engine keeps its promises. `make test-long` looks deeper."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.integration.updates.campaigns.engine_machine import EngineMachine
+
+pytestmark = pytest.mark.django_db(transaction=True)
+EVERYWHERE = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
+
+
+def test_a_short_walk_breaks_no_promise() -> None:
+    run_state_machine_as_test(
+        EngineMachine, settings=settings(max_examples=15, stateful_step_count=25, derandomize=True, **EVERYWHERE)
+    )
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_long_walk_breaks_no_promise() -> None:
+    run_state_machine_as_test(
+        EngineMachine, settings=settings(max_examples=100, stateful_step_count=40, derandomize=True, **EVERYWHERE)
+    )
