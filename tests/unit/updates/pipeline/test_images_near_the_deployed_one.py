@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from devices.agent.patch_codec import Profile
-from tests.networks import Network, cnn_1d, ds_cnn, fc_autoencoder, residual_cnn
+from tests.networks import Network, ds_cnn, fc_autoencoder
 from updates.patches.weight_patch import encode_patch
 from updates.pipeline import child, judge, post_pass
 from updates.pipeline.convert import sqnr_db
@@ -30,7 +30,7 @@ from updates.pipeline.quantize import best, decisive_outputs, observe
 from updates.pipeline.types import Refused, TargetClass
 
 ARENA = 1 << 20
-NETWORKS = {"ds_cnn": ds_cnn, "fc_autoencoder": fc_autoencoder, "residual_cnn": residual_cnn, "cnn_1d": cnn_1d}
+NETWORKS = {"ds_cnn": ds_cnn, "fc_autoencoder": fc_autoencoder}
 
 
 def fine_tuned(network: Network) -> bytes:
@@ -107,7 +107,7 @@ def test_an_image_runs_in_tflm_and_is_the_same_bytes_every_time(precision):
 
 
 def test_at_the_deployed_scales_nothing_but_weights_and_biases_changes():
-    base, _, near = scene("residual_cnn")
+    base, _, near = scene("ds_cnn")
     before, after = (post_pass.unpack(image) for image in (base, near.rounded(1.0).image))
 
     for one, other in zip(before.subgraphs[0].tensors, after.subgraphs[0].tensors, strict=True):
