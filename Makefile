@@ -6,7 +6,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-convert.txt
 # The stamp's name is the hash of what it stands for: changed pins install again, a touched file does not.
 STAMP := .venv/installed-$(shell cat $(REQUIREMENTS) | sha256sum | cut -c1-16)
 PIN := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras
-.PHONY: help demo test test-first-half test-second-half test-long lint bench pins agent
+.PHONY: help demo test test-first-half test-second-half test-long test-long-stories test-long-rest lint bench pins agent
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,8 +41,20 @@ test-first-half:
 test-second-half:
 	$(BIN)/pytest -m "not long" $(FIRST_HALF:%=--ignore=%)
 
-test-long: agent ## Run fuzzing, kill storms and scale (under 25 minutes)
+# The stories wait for nodes most of the time, the rest computes.
+LONG_STORIES := tests/long/test_loss_costs_frames_and_hours.py tests/long/test_killing_everything.py
+test-long: agent ## Run fuzzing, kill storms and scale (under 25 minutes): make test-long [ARGS="tests/long/..."]
+ifdef ARGS
 	$(BIN)/pytest -m long $(ARGS)
+else
+	$(MAKE) --no-print-directory --jobs=2 test-long-stories test-long-rest
+endif
+
+test-long-stories:
+	$(BIN)/pytest -m long $(LONG_STORIES)
+
+test-long-rest:
+	$(BIN)/pytest -m long $(LONG_STORIES:%=--ignore=%)
 
 lint: agent ## Check style, types, import rules, migrations and the OpenAPI snapshot
 	$(BIN)/ruff check .

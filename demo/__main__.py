@@ -63,7 +63,7 @@ def play(stage: Stage, options: argparse.Namespace, *, say: Any, started: float)
     story = opened.story
     campaign = story.start_campaign()
     say(f"watch it: {stage.base_url}/campaigns/{campaign['id']}/")
-    story.watch(campaign["id"], within_s=900)
+    story.watch(campaign["id"], within_s=1800)
     if not options.headless:
         say("the campaign has ended; roll it back from its page, or press Ctrl-C to stop everything")
         signal.pause()
@@ -79,7 +79,7 @@ def conclude(
     stage.wait_for_status(state)
     wrong += wrong_slots(state, story.held_after_update())
     rollback = story.client.post(f"/campaigns/{campaign_id}/rollback")
-    story.watch(rollback["id"], within_s=300)
+    story.watch(rollback["id"], within_s=900)
     back = story.node_updates(rollback["id"])
     wrong += story.wrong_returns(back)
     stage.wait_for_status(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,8 +19,9 @@ FAMILY = "imu-exercise"
 CLASSES = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"]
 # Fleet seconds: at 60x a node wakes each 8 s of the clock.
 WAKE_INTERVAL_S = 480
-OFFER_TIMEOUT_S = 3600
-PROGRESS_TIMEOUT_S = 3600
+SHORTEST_TIMER_S = 3600
+# Of a node that is there, how often its timer may run out because all that it said was lost.
+FALSE_SILENCE = 1e-3
 WAVES = [{"percent": 5, "soak_s": 300}, {"percent": 30, "soak_s": 300}, {"percent": 100, "soak_s": 0}]
 # A demo fleet is small and has more odd nodes than a real one; the limits say so openly.
 GATE = {"maximum_failure_percent": 10, "maximum_silent_percent": 50}
@@ -30,9 +32,21 @@ SAMPLE_SHARE = 0.025
 ENDED = ("finished", "aborted")
 
 
+def timer_s(actors: list[Actor]) -> int:
+    """Fleet seconds until a node of these counts as silent: so many wake-ups that the worst link gets through once.
+
+    A wake-up brings something only if one frame gets through each way; retransmissions and further gateways, which
+    make it more likely, are not counted.
+    """
+    through = (1 - max(actor.loss for actor in actors)) ** 2
+    wakes = math.ceil(math.log(FALSE_SILENCE) / math.log(1 - through)) if through < 1 else 1
+    return max(SHORTEST_TIMER_S, wakes * WAKE_INTERVAL_S)
+
+
 class Story:
     def __init__(self, *, client: Client, actors: list[Actor], say: Callable[[str], None]) -> None:
         self.client, self.actors, self.say = client, actors, say
+        self.timer_s = timer_s(actors)
         self.versions: dict[str, dict[str, Any]] = {}
         self.images: dict[str, tuple[str, bytes]] = {}
 
@@ -188,7 +202,7 @@ class Story:
             self.say(f"{known} of {expected} nodes have said what they hold")
             return known >= expected
 
-        wait_until(spoke, within_s=120, what="a first report of each node", every_s=2)
+        wait_until(spoke, within_s=240, what="a first report of each node", every_s=2)
 
     def _nodes(self) -> list[dict[str, Any]]:
         nodes: list[dict[str, Any]] = []
@@ -207,10 +221,10 @@ class Story:
                 "node_filter": "",
                 "waves": WAVES,
                 "gate": self._gate(),
-                "offer_timeout_s": OFFER_TIMEOUT_S,
+                "offer_timeout_s": self.timer_s,
                 # A node that is made to fail fails each time: one attempt shows it, more would only take longer.
                 "maximum_attempts": 1,
-                "progress_timeout_s": PROGRESS_TIMEOUT_S,
+                "progress_timeout_s": self.timer_s,
             },
         )
         path = f"/campaigns/{campaign['id']}"

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Literal
 
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import Router, Schema, Status
+from ninja import File, Form, Path, Router, Schema, Status, UploadedFile
 from ninja.errors import HttpError
 from pydantic import ConfigDict, Field
 
 from devices.models import FirmwareBuild, HardwareProfile, Node
-from devices.registration import MAXIMUM_NODES, create_firmware_build, create_profile, register_nodes
+from devices.registration import (
+    MAXIMUM_NODES,
+    create_firmware_build,
+    create_profile,
+    register_nodes,
+    reserve_by_linker_map,
+)
 from fleet.accounts.authentication import actor_of, node_keeper, viewer
 
 router = Router()
 nodes = Router(tags=["nodes"])
+ProfileName = Annotated[str, Path(pattern="^[-a-zA-Z0-9_]{1,64}$")]
+SYMBOL = {"max_length": 128, "pattern": r"^[\w.$]*$"}
 Bytes = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 After = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -75,6 +84,7 @@ class ProfileIn(Strict):
     sram_bytes: Bytes
     reserved_sram_bytes: Bytes
     core: str = "cortex-m4f"
+    chip: str = Field("", max_length=32, pattern=r"^[A-Za-z0-9-]*$")
     clock_hz: int = Field(80_000_000, gt=0, le=2**40)
     runtime: str = "tflm"
     kernel_library: str = "cmsis-nn"
@@ -91,6 +101,24 @@ class ProfileOut(ProfileIn):
     model_config = ConfigDict(extra="ignore")
     id: int
     arena_limit_bytes: int
+
+
+class SectionOut(Schema):
+    name: str
+    address: int
+    size: int
+
+
+class LinkerMapOut(Schema):
+    """profile: as it is now, or would be. used_bytes less arena_bytes are reserved; null: the map has no arena."""
+
+    profile: ProfileOut
+    stored: bool
+    region: str
+    used_bytes: int
+    arena_bytes: int | None
+    reserved_bytes: int
+    sections: list[SectionOut]
 
 
 class FirmwareBuildIn(Strict):
@@ -140,6 +168,28 @@ def list_profiles(request: HttpRequest, after: str = "", limit: Limit = 100) -> 
 @router.post("/profiles", response={201: ProfileOut}, auth=node_keeper, tags=["profiles"])
 def add_profile(request: HttpRequest, profile: ProfileIn) -> Status[HardwareProfile]:
     return Status(201, create_profile(actor=actor_of(request), **profile.dict()))
+
+
+@router.post("/profiles/{name}/linker-map", response=LinkerMapOut, auth=node_keeper, tags=["profiles"])
+def read_linker_map(
+    request: HttpRequest,
+    name: ProfileName,
+    map: File[UploadedFile],
+    region: str = Form("", **SYMBOL),
+    arena: str = Form("", **SYMBOL),
+    dry_run: Form[bool] = False,
+) -> dict[str, object]:
+    """SRAM and what is reserved of it, from the map of GNU ld: all that the linker placed there but the tensor arena.
+
+    `arena`: name of the interpreter's array (`tensor_arena`); `region`: of the memory, where the map leaves it open.
+    """
+    try:
+        profile, taken = reserve_by_linker_map(
+            profile=name, data=map.read(), region=region, arena=arena, dry_run=dry_run, actor=actor_of(request)
+        )
+    except HardwareProfile.DoesNotExist as error:
+        raise HttpError(404, f"name: there is no profile {name!r}; make it first with POST /profiles.") from error
+    return {"profile": profile, "stored": not dry_run, **asdict(taken), "reserved_bytes": taken.reserved_bytes}
 
 
 @router.get("/firmware-builds", response=list[FirmwareBuildOut], auth=viewer, tags=["firmware builds"])

@@ -62,6 +62,7 @@ class HardwareProfile(models.Model):
 
     name = models.SlugField(max_length=64, unique=True)
     core = models.CharField(max_length=32, default="cortex-m4f")
+    chip = models.CharField(max_length=32, blank=True, help_text="part number, such as stm32l476rg")
     clock_hz = models.PositiveBigIntegerField(default=80_000_000)
     runtime = models.CharField(max_length=16, choices=Runtime.choices, default=Runtime.TFLM)
     kernel_library = models.CharField(
@@ -123,6 +124,8 @@ class FirmwareBuild(models.Model):
     arena_bytes = models.PositiveIntegerField(null=True, blank=True, help_text="fixed when the firmware was built")
     io_hash = models.CharField(max_length=8, validators=[RegexValidator("^[0-9a-f]{8}$")])
     forward_error_correction = models.CharField(max_length=16, blank=True)
+    # What a compiler reported of the network in it (updates.pipeline.reports): new weights must match that.
+    network_report = models.JSONField(null=True, blank=True, editable=False)
     # Ids of the public keys that it verifies manifests with, two at most; empty where nobody has said.
     key_ids = models.JSONField(default=list, blank=True, validators=[_check_key_ids])
 

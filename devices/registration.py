@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 
+from devices.linker_map import ARENA_NAME, LinkerMapInvalid, MemoryTaken
+from devices.linker_map import read as read_linker_map
 from devices.models import FirmwareBuild, HardwareProfile, Node
 from devices.services import register_node
 from fleet.audit.models import record
@@ -68,6 +70,33 @@ def create_firmware_build(*, actor: str, **fields: Any) -> FirmwareBuild:
     """Fields of FirmwareBuild; operators are kept sorted. Raises RegistrationRefused."""
     fields["operators"] = sorted(set(fields["operators"]))
     return _create(FirmwareBuild(**fields), "firmware_build.created", actor, fields)
+
+
+def reserve_by_linker_map(
+    *, profile: str, data: bytes, region: str, arena: str, dry_run: bool, actor: str
+) -> tuple[HardwareProfile, MemoryTaken]:
+    """Takes a profile's SRAM and what is reserved of it from the map of its firmware; images are judged on it anew.
+
+    A dry run stores nothing. Raises HardwareProfile.DoesNotExist, and RegistrationRefused for a map that does not tell.
+    """
+    try:
+        taken = read_linker_map(data, region=region, arena=arena or ARENA_NAME)
+    except LinkerMapInvalid as error:
+        problem = {"field": error.field, "message": f"{error.message}.", "fix": f"{error.fix}."}
+        raise RegistrationRefused([problem]) from error
+    with transaction.atomic():
+        row = HardwareProfile.objects.select_for_update().get(name=profile)
+        before = {"sram_bytes": row.sram_bytes, "reserved_sram_bytes": row.reserved_sram_bytes}
+        row.sram_bytes, row.reserved_sram_bytes = taken.sram_bytes, taken.reserved_bytes
+        try:
+            row.full_clean()
+        except ValidationError as error:
+            raise RegistrationRefused(errors_of(error)) from error
+        if not dry_run:
+            row.save()
+            after = {"sram_bytes": row.sram_bytes, "reserved_sram_bytes": row.reserved_sram_bytes}
+            record(actor=actor, action="profile.linker_map", subject=row, before=before, after=after)
+    return row, taken
 
 
 def _create(row: Row, action: str, actor: str, fields: dict[str, Any]) -> Row:

@@ -26,6 +26,7 @@ from updates.campaigns.actions import ActionRefused
 from updates.campaigns.api import attention as attention_router
 from updates.campaigns.api import router as campaigns_router
 from updates.campaigns.terms import PlanRefused
+from updates.compiled_api import router as compiled_router
 from updates.nodes_api import router as many_nodes_router
 from updates.nodes_api import views as views_router
 from updates.patches_api import router as patches_router
@@ -43,6 +44,7 @@ api = DescribedApi(
 )
 api.add_router("", updates_router)
 api.add_router("", devices_router)
+api.add_router("", compiled_router)
 api.add_router("/nodes", nodes_router)
 api.add_router("/nodes", many_nodes_router)
 api.add_router("/node-views", views_router)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from frontend.memory_map import EVIDENCE
 from frontend.pages import Verdict, as_sentence, plural
 from frontend.svg import ConfusionRow, confusion
 from updates import selectors as updates
@@ -14,8 +15,6 @@ from updates.models import Fit, ModelImage, ModelVersion
 from updates.pipeline.statistics import wilson
 from updates.states import VersionState
 
-# How the arena was measured, by the word that a fit carries.
-EVIDENCE = {"tflm-bisected-x86": "smallest arena in which the TFLM interpreter ran it, on x86-64"}
 _SEVERITY = {"failed": 0, "inconclusive": 1, "passed": 2}
 
 
@@ -214,6 +213,23 @@ def _class_names(image: ModelImage, count: int) -> list[str]:
 
 def _class_name(image: ModelImage, index: int | None) -> str:
     return "" if index is None else _class_names(image, index + 1)[index]
+
+
+def dossier_page(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its times read again, and a sentence on top."""
+    version = document["version"]
+    name = f"{version['family']} {version['name']}"
+    verdicts = [one["verdict"] for one in document["validation"]]
+    shipped = sum(document["nodes"].values())
+    words = f"{plural(len(document['images']), 'image')}, {verdicts.count('passed')} of them passed validation"
+    run = f"{plural(shipped, 'node runs', 'nodes run')} it."
+    css, icon = ("is-confirmed", "s-confirmed") if version["state"] == VersionState.READY else ("is-none", "i-info")
+    return {
+        "document": document,
+        "name": name,
+        "made_at": datetime.fromisoformat(document["made_at"]),
+        "verdict": Verdict(css, icon, f"{name} is {version['state']}: {words}.", run),
+    }
 
 
 def comparison_verdict(found: Comparison) -> Verdict:

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from django import forms
 from django.conf import settings
 from django.contrib import messages
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -18,7 +18,9 @@ from fleet.accounts.models import Role
 from frontend import model_pages, pages
 from frontend.access import demand, signed_in
 from frontend.forms import UploadForm, known_families
+from frontend.memory_map import memory_page
 from updates import comparison, patch_catalogue, services
+from updates import dossier as dossiers
 from updates import selectors as updates
 from updates.models import ModelFamily, ModelVersion, Patch
 from updates.states import PatchState, VersionState
@@ -50,6 +52,43 @@ def version(request: HttpRequest, version_id: int) -> HttpResponse:
     response = render(request, "frontend/parts/build_progress.html", context)
     if found.state not in (VersionState.UPLOADED, VersionState.BUILDING):
         response["HX-Refresh"] = "true"
+    return response
+
+
+@require_GET
+@signed_in
+def memory(request: HttpRequest, version_id: int) -> HttpResponse:
+    """?image=<digest>&profile=<name>: how that image lies in the arena of that profile; either may be left out."""
+    try:
+        image, profile = updates.image_and_profile(
+            version_id=version_id, digest=request.GET.get("image", ""), profile=request.GET.get("profile", "")
+        )
+    except updates.NotFound as error:
+        raise Http404(str(error)) from error
+    return render(request, "frontend/memory.html", memory_page(image, profile))
+
+
+@require_GET
+@signed_in
+def dossier(request: HttpRequest, version_id: int) -> HttpResponse:
+    """The whole evidence of a version, to read and to print."""
+    try:
+        document = dossiers.dossier(version_id, now=timezone.now())
+    except ModelVersion.DoesNotExist as error:
+        raise Http404(f"No version {version_id}.") from error
+    return render(request, "frontend/dossier.html", model_pages.dossier_page(document) | {"version_id": version_id})
+
+
+@require_GET
+@signed_in
+def dossier_file(request: HttpRequest, version_id: int) -> HttpResponse:
+    """The same, signed, as a file."""
+    try:
+        signed = dossiers.signed_dossier(version_id, now=timezone.now())
+    except ModelVersion.DoesNotExist as error:
+        raise Http404(f"No version {version_id}.") from error
+    response = JsonResponse(signed, content_type="application/jose+json")
+    response["Content-Disposition"] = f'attachment; filename="dossier-{version_id}.json"'
     return response
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from ninja import Field, File, Form, Path, Router, Schema, Status, UploadedFile
@@ -14,6 +14,7 @@ from devices.api import After, Id, Limit, NodeOut, Strict, nodes
 from fleet.accounts.authentication import actor_of, uploader, viewer
 from fleet.blobs.models import load
 from updates import selectors, services
+from updates.dossier import signed_dossier
 from updates.models import Fit, ModelFamily, ModelImage, ModelVersion, ValidationReport
 from updates.node_filter import nodes_matching
 
@@ -88,6 +89,12 @@ class ValidationOut(Schema):
     reasons: list[str]
 
 
+class SignedOut(Schema):
+    payload: str
+    protected: str
+    signature: str
+
+
 class NodesOut(Schema):
     """next: what to send as `after` for the page that follows; null at the end."""
 
@@ -148,6 +155,18 @@ def get_fit(request: HttpRequest, version_id: Id) -> object:
 def get_validation(request: HttpRequest, version_id: Id) -> object:
     version = get_object_or_404(ModelVersion, pk=version_id)
     return ValidationReport.objects.filter(image__version=version).select_related("image").order_by("image")
+
+
+@router.get("/versions/{version_id}/dossier", response=SignedOut, auth=viewer, tags=["versions"])
+def get_dossier(request: HttpRequest, version_id: Id) -> dict[str, str]:
+    """All evidence of a version as signed JSON: a flattened JWS (RFC 7515) by the active signing key (EdDSA).
+
+    `payload` is the base64url of the document; `manage.py verify_dossier` checks and prints it, as does any JOSE library.
+    """
+    try:
+        return signed_dossier(version_id, now=timezone.now())
+    except ModelVersion.DoesNotExist as error:
+        raise Http404 from error
 
 
 @router.get("/images/{digest}/data", auth=viewer, tags=["versions"], response={200: None})

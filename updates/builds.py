@@ -36,7 +36,7 @@ from updates.pipeline.types import (
     ValidationLimits,
     ValidationReport,
 )
-from updates.profiles import arena_evidence, latency_estimate, pipeline_profile
+from updates.profiles import arena_evidence, compiled_refusals, latency_estimate, pipeline_profile
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)
@@ -257,6 +257,11 @@ def refit(profile: HardwareProfile) -> int:
         return _fit(ModelImage.objects.all(), HardwareProfile.objects.filter(pk=profile.pk))
 
 
+def fit_again(image: ModelImage) -> int:
+    """Judges one image on every profile, in the caller's transaction; returns how many."""
+    return _fit([image], HardwareProfile.objects.all())
+
+
 def _fit(images: Iterable[ModelImage], profiles: Iterable[HardwareProfile]) -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_FIT_LOCK])
@@ -271,6 +276,7 @@ def _fit(images: Iterable[ModelImage], profiles: Iterable[HardwareProfile]) -> i
                 profile=pipeline_profile(profile),
                 runtime=image.runtime,
                 latency=latency_estimate(image, profile),
+                refusals=compiled_refusals(image, profile),
             )
             numbers = asdict(verdict)
             reasons, fits = list(numbers.pop("reasons")), numbers.pop("fits")

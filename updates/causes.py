@@ -7,6 +7,7 @@ SENTENCES = {
     "no-image": "No image of this version was built for the node's runtime.",
     "does-not-fit": "The image does not fit the node's memory.",
     "operator-missing": "The node's firmware lacks an operator that the image needs.",
+    "swap-refused": "The compiled image is for another chip, or for firmware with another network compiled in.",
     "no-link": "This installation has no link for the node's radio.",
     "firmware-unknown": "The node has not reported its firmware build, so nothing can be promised to it.",
     "contract-differs": "The firmware was built for other inputs, outputs or preprocessing.",

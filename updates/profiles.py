@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from devices.models import HardwareProfile
+from devices.models import FirmwareBuild, HardwareProfile
 from updates.models import ModelImage
 from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.latency import estimate
+from updates.pipeline.reports.swap import series_refusal, swap_refusals
+from updates.pipeline.reports.types import RuntimeReport
 from updates.pipeline.types import Latency, Profile, Work
 
 
@@ -33,7 +35,35 @@ def pipeline_profile(profile: HardwareProfile) -> Profile:
 
 def arena_evidence(image: ModelImage) -> ArenaEvidence:
     """What is known of the arena that this image needs."""
+    if report := report_of(image):
+        return ArenaEvidence(None, compiled_bytes=report.ram_bytes)
     return ArenaEvidence(image.arena_bytes, image.facts.get("arena_estimates", {}), precision=image.precision)
+
+
+def report_of(image: ModelImage) -> RuntimeReport | None:
+    """What its compiler said of it; None for an image of ours."""
+    document = image.facts.get("report")
+    return RuntimeReport.of(document) if document else None
+
+
+def compiled_refusals(
+    image: ModelImage, profile: HardwareProfile, firmware: FirmwareBuild | None = None
+) -> tuple[str, ...]:
+    """Why a compiled image may not go onto this chip or, where that is known, into this firmware; empty for ours."""
+    report = report_of(image)
+    if report is None:
+        return ()
+    series = series_refusal(report, chip=profile.chip)
+    found = () if series is None else (series,)
+    if firmware is None or report.form == "relocatable":
+        return found
+    if firmware.network_report is None:
+        unknown = (
+            f"What was compiled into firmware {firmware} is not known, so its weights cannot be exchanged: send that "
+            f"network's report with POST /firmware-builds/{firmware}/network-report."
+        )
+        return (*found, unknown)
+    return (*found, *swap_refusals(RuntimeReport.of(firmware.network_report), report))
 
 
 def latency_estimate(image: ModelImage, profile: HardwareProfile) -> Latency | None:

@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import Case, Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce, Left
 
-from devices.models import Delivery
+from devices.models import Delivery, HardwareProfile
 from updates.campaigns import attention
 from updates.models import Campaign, Fit, ModelImage, ModelVersion, NodeUpdate, ReconcileRun, Tally, UpdateEvent, Wave
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState, VersionState
@@ -68,6 +68,21 @@ def version(version_id: int) -> ModelVersion:
         .prefetch_related(Prefetch("images", images.order_by("id")))
         .get(pk=version_id)
     )
+
+
+class NotFound(Exception):
+    """`str()` names what there is not."""
+
+
+def image_and_profile(*, version_id: int, digest: str, profile: str) -> tuple[ModelImage, HardwareProfile]:
+    """An image of this version and a profile that it was judged on. What is empty does not choose: then one that does
+    not fit comes first. Raises NotFound."""
+    chosen = {"image__known": digest, "profile__name": profile}
+    fits = Fit.objects.filter(image__version=version_id, **{field: value for field, value in chosen.items() if value})
+    fit = fits.select_related("image__version__family", "profile").order_by("fits", "image", "profile__name").first()
+    if fit is None:
+        raise NotFound(f"Version {version_id} has no image {digest[:12]} judged on a profile {profile}.")
+    return fit.image, fit.profile
 
 
 def images_by_prefix(digests: Iterable[str]) -> dict[str, ModelImage]:

@@ -136,6 +136,32 @@ register.filter("labels", lambda labels: format_labels(labels) or "no labels")
 
 
 @register.filter
+def short_bytes(value: int) -> str:
+    """For an axis, which has no room: a round number of KiB without decimals."""
+    return f"{value} B" if value < 1024 else f"{value / 1024:g} KiB"
+
+
+@register.filter
+def cut_underscores(name: str) -> str:
+    """A field's name as words."""
+    return name.replace("_", " ")
+
+
+@register.filter
+def listed(value: object) -> str:
+    """Lists and tables on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items())
+    return ", ".join(str(one) for one in value) if isinstance(value, list) else str(value)
+
+
+@register.filter
+def of(table: dict[str, Any], key: str) -> Any:
+    """What a table has under a key that is known only on the page."""
+    return table.get(key)
+
+
+@register.filter
 def percent(fraction: float | None, digits: int = 1) -> str:
     return "unknown" if fraction is None else f"{fraction * 100:.{digits}f} %"
 

@@ -16,8 +16,10 @@ from playwright.sync_api import Page
 from devices.links.lorawan.models import NetworkServer
 from fleet.accounts.models import Role, User
 from fleet.audit.models import record
+from fleet.blobs.models import store
 from tests import factories
 from tests.browser.visitor import NARROW, WIDE, Visitor, overflow
+from tests.integration.devices.tiny_model import tiny_model
 from tests.integration.frontend.conftest import Fleet
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -35,6 +37,8 @@ PAGES: dict[str, Case] = {
     "version-upload": lambda fleet: [()],
     "version-compare": lambda fleet: [f"?v={fleet.version.pk - 1}&v={fleet.version.pk}"],
     "version": lambda fleet: [(one.pk,) for one in (fleet.version, fleet.refused, fleet.building)],
+    "version-dossier": lambda fleet: [(one.pk,) for one in (fleet.version, fleet.refused)],
+    "version-memory": lambda fleet: [(fleet.version.pk,)],
     "patches": lambda fleet: [()],
     "servers": lambda fleet: [()],
     "server-new": lambda fleet: [()],
@@ -62,7 +66,7 @@ NO_PAGES = {
     *("node-count", "nodes-export", "nodes-import-template", "node-view-save", "node-view-change", "node-view-delete"),
     *("node-timeline", "node-describe", "patch-build-again", "server-action", "campaign-filter", "campaign-halt"),
     *("oidc-login", "oidc-callback", "logout", "account-sessions-end", "token-revoke", "user-role", "user-activate"),
-    *("user-deactivate", "user-password", "user-unlock", "audit-export"),
+    *("user-deactivate", "user-password", "user-unlock", "audit-export", "version-dossier-file"),
 }
 
 
@@ -83,6 +87,8 @@ def shown(fleet: Fleet) -> Fleet:
     old, new = fleet.version.family.versions.order_by("pk")
     factories.make_patch(old, new)
     factories.make_patch(new, old, state="failed", failure="codec 1: decodes to other bytes", attempts=3)
+    # Bytes that are a network, for its memory map.
+    fleet.version.images.update(blob=store(tiny_model(1)))
     record(actor="olga", action="server.changed", subject=server, before={"name": "a"}, after={"name": "field"})
     return fleet
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from devices.models import FirmwareBuild, HardwareProfile
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline.fit import fit
-from updates.profiles import arena_evidence, latency_estimate, pipeline_profile
+from updates.profiles import arena_evidence, compiled_refusals, latency_estimate, pipeline_profile
 
 
 class NodeKind(NamedTuple):
@@ -54,6 +54,7 @@ def choose(
                 f"{image.io_hash}: ship firmware for the new contract first.",
             )
             continue
+        refusals = compiled_refusals(image, profile, firmware)
         result = fit(
             image_bytes=image.size,
             arena=arena_evidence(image),
@@ -65,10 +66,16 @@ def choose(
             overrides=overrides,
             available_operators=frozenset(firmware.operators),
             firmware_arena_bytes=firmware.arena_bytes,
+            refusals=refusals,
         )
         if result.fits:
             return Choice(image)
-        cause = "operator-missing" if set(image.operators) - set(firmware.operators) else "does-not-fit"
+        if refusals:
+            cause = "swap-refused"
+        elif set(image.operators) - set(firmware.operators):
+            cause = "operator-missing"
+        else:
+            cause = "does-not-fit"
         refusal = refusal or Choice(None, cause, " ".join(result.reasons))
     return refusal or Choice(None, "no-image", f"No image of this version was built for {profile.runtime}.")
 

@@ -66,7 +66,7 @@ def plan(image: bytes, *, kernel_library: str) -> ArenaPlan:
     model = unpack(image)
     graph = model.subgraphs[0]
     names = tuple(operator_name(model, operator) for operator in graph.operators)
-    placed = place([*_tensors(model, graph), *_scratch(graph, names, kernel_library)])
+    placed = place([*_tensors(model, graph, names), *_scratch(graph, names, kernel_library)])
     steps = range(len(names) + 1)
     alive = [sum(one.size for one in placed if one.first <= step <= one.last) for step in steps]
     head = max((one.offset + one.size for one in placed), default=0)
@@ -89,7 +89,7 @@ def place(buffers: list[Placement]) -> list[Placement]:
     return placed
 
 
-def _tensors(model: Any, graph: Any) -> list[Placement]:
+def _tensors(model: Any, graph: Any, names: tuple[str, ...]) -> list[Placement]:
     def constant(index: int) -> bool:
         data = model.buffers[graph.tensors[index].buffer].data
         return data is not None and len(data) > 0
@@ -109,7 +109,7 @@ def _tensors(model: Any, graph: Any) -> list[Placement]:
         last[index] = len(graph.operators)
     return [
         Placement(
-            _name(graph.tensors[index], index),
+            _name(graph, index, names),
             _aligned(tensor_bytes(graph.tensors[index])),
             begun,
             last.get(index, begun),
@@ -169,8 +169,14 @@ def _type_name(tensor: Any) -> str:
     return str(_TYPE_NAMES[tensor.type])
 
 
-def _name(tensor: Any, index: int) -> str:
-    return tensor.name.decode(errors="replace") if tensor.name else f"tensor {index}"
+def _name(graph: Any, index: int, names: tuple[str, ...]) -> str:
+    """Its own, which the post-pass takes out, else by what makes it."""
+    if graph.tensors[index].name:
+        return str(graph.tensors[index].name.decode(errors="replace"))
+    for step, operator in enumerate(graph.operators, start=1):
+        if index in map(int, operator.outputs):
+            return f"{names[step - 1]} {step}"
+    return "input" if index in map(int, graph.inputs) else f"tensor {index}"
 
 
 def _aligned(size: int) -> int:

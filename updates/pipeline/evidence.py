@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 REPORTED, BISECTED, ESTIMATED = "node-reported", "tflm-bisected-x86", "analytic-32-bit"
+COMPILED = "compiler-report"
 
 
 @dataclass(frozen=True)
 class ArenaEvidence:
     """`bisected_bytes`: the smallest arena in which TFLM ran the image here; None: not run. `estimates`: by kernel library,
-    for a 32-bit core. `reported_bytes`: what a node of this kind said that it uses. All in bytes.
+    for a 32-bit core. `reported_bytes`: what a node of this kind said that it uses. `compiled_bytes`: RAM by the report of
+    the compiler that laid the network out (ST Edge AI, TVM). All in bytes.
 
     The x86 minimum was measured 2 to 49 % above a Cortex-M4 with reference kernels, and once 2 % below it with CMSIS-NN,
     whose scratch only the estimate knows. It says nothing of int4 with CMSIS-NN: the kernels here unpack the weights into
@@ -21,6 +23,7 @@ class ArenaEvidence:
     bisected_bytes: int | None
     estimates: Mapping[str, int] = field(default_factory=dict)
     reported_bytes: int | None = None
+    compiled_bytes: int | None = None
     precision: str = "int8"
 
     def ladder(self, *, kernel_library: str) -> dict[str, int]:
@@ -28,6 +31,8 @@ class ArenaEvidence:
         found = {}
         if self.reported_bytes is not None:
             found[REPORTED] = self.reported_bytes
+        if self.compiled_bytes is not None:
+            found[COMPILED] = self.compiled_bytes
         if self.bisected_bytes is not None and not (self.precision == "int4" and kernel_library == "cmsis-nn"):
             found[BISECTED] = self.bisected_bytes
         if kernel_library in self.estimates:

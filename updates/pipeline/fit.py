@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.latency import deadline_reason
@@ -21,13 +21,14 @@ def fit(
     available_operators: frozenset[str] | None = None,
     firmware_arena_bytes: int | None = None,
     latency: Latency | None = None,
+    refusals: Sequence[str] = (),
 ) -> Fit:
     """All sizes in bytes.
 
     overrides: a node's own slot_bytes, sram_bytes or reserved_sram_bytes; they beat the profile's. available_operators:
     the firmware's op set; None means not known, and is not judged. firmware_arena_bytes: the arena that the firmware
     was built with; it cannot grow with a new image, so it bounds the arena besides the profile's limit. latency: of one
-    inference, held to the profile's deadline; None is not judged.
+    inference, held to the profile's deadline; None is not judged. refusals: what the caller knows against it besides.
     Raises ValueError for an unknown override.
     """
     own = dict(overrides or {})
@@ -39,7 +40,7 @@ def fit(
     reserved = own.get("reserved_sram_bytes", profile.reserved_sram_bytes)
     limit = max(0, int((sram - reserved) * profile.arena_fraction))
     arena_bytes, evidence = arena.needed(kernel_library=profile.kernel_library)
-    reasons = []
+    reasons = list(refusals)
     if runtime != profile.runtime:
         reasons.append(f"The image is for {runtime}, the profile runs {profile.runtime}: build for {profile.runtime}.")
     if image_bytes > slot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -65,6 +66,7 @@ def read(text: str) -> tuple[Evaluation, ...]:
 
 def _value(text: str) -> float | None:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return None  # "n.a.": the tool did not compute it
+    return value if math.isfinite(value) else None

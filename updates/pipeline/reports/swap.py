@@ -47,9 +47,9 @@ def swap_refusals(old: RuntimeReport, new: RuntimeReport) -> tuple[str, ...]:
 
 
 def series_refusal(report: RuntimeReport, *, chip: str) -> str | None:
-    """Why a report for a series says nothing of this chip (as in `stm32u545re`); None where it does or cannot be told."""
-    if report.runtime != "stm32cubeai" or not report.series or not chip.lower().startswith("stm32"):
+    """Why a report for a series says nothing of this chip (as in `stm32u545re`); None where it does."""
+    if report.runtime != "stm32cubeai" or not report.series or chip.lower().startswith(report.series):
         return None
-    if chip.lower().startswith(report.series):
-        return None
+    if not chip:
+        return f"The report was generated for {report.series}, and the profile names no chip: set its chip."
     return f"The report was generated for {report.series}, the profile's chip is {chip}: generate it for that chip's series."

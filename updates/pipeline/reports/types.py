@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 Form = Literal["weights", "relocatable"]
 
@@ -58,3 +59,13 @@ class RuntimeReport:
     def ram_bytes(self) -> int:
         """Activations, inputs and outputs outside of them, and what kernels and toolchain keep."""
         return self.activations_bytes + self.io_bytes + self.runtime_ram_bytes
+
+    def document(self) -> dict[str, Any]:
+        """As JSON keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> RuntimeReport:
+        """Back from `document`."""
+        weights = tuple(WeightArray(**{**one, "shape": tuple(one["shape"])}) for one in document["weights"])
+        return cls(**{**document, "weights": weights})
