@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from devices.agent.patch_codec import Profile
-from tests.networks import Network, ds_cnn, fc_autoencoder
+from tests.networks import Network, cnn_1d, ds_cnn, fc_autoencoder
 from updates.patches.weight_patch import encode_patch
 from updates.pipeline import child, judge, post_pass
 from updates.pipeline.convert import sqnr_db
@@ -30,7 +30,7 @@ from updates.pipeline.quantize import best, decisive_outputs, observe
 from updates.pipeline.types import Refused, TargetClass
 
 ARENA = 1 << 20
-NETWORKS = {"ds_cnn": ds_cnn, "fc_autoencoder": fc_autoencoder}
+NETWORKS = {"ds_cnn": ds_cnn, "cnn_1d": cnn_1d, "fc_autoencoder": fc_autoencoder}
 
 
 def fine_tuned(network: Network) -> bytes:
@@ -78,7 +78,7 @@ def patch_bytes(base: bytes, image: bytes) -> int:
     return len(encode_patch(base, image, profile=Profile.L).data)
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", ["ds_cnn", "cnn_1d", pytest.param("fc_autoencoder", marks=pytest.mark.long)])
 def test_the_dearer_a_bit_the_smaller_the_patch_and_the_larger_the_error(kind):
     base, plain, near = scene(kind)
     _, second, _, fresh = floats(kind)
@@ -88,7 +88,8 @@ def test_the_dearer_a_bit_the_smaller_the_patch_and_the_larger_the_error(kind):
     wanted = decisive_outputs(second, fresh)
     noise = [sqnr_db(wanted, decisive_outputs(image, fresh)) for image in images]
 
-    assert patch_bytes(base, plain) > sizes[0] > sizes[1] > sizes[2], sizes
+    assert sizes[0] > sizes[1] > sizes[2], sizes
+    assert patch_bytes(base, plain) > 2 * sizes[1], sizes
     assert noise[0] > noise[2], noise
     assert noise[0] > sqnr_db(wanted, decisive_outputs(base, fresh)) + 3, noise
 
@@ -111,8 +112,9 @@ def test_at_the_deployed_scales_nothing_but_weights_and_biases_changes():
     before, after = (post_pass.unpack(image) for image in (base, near.rounded(1.0).image))
 
     for one, other in zip(before.subgraphs[0].tensors, after.subgraphs[0].tensors, strict=True):
-        assert np.array_equal(one.quantization.scale, other.quantization.scale)
-        assert np.array_equal(one.quantization.zeroPoint, other.quantization.zeroPoint)
+        if one.quantization is not None:
+            assert np.array_equal(one.quantization.scale, other.quantization.scale)
+            assert np.array_equal(one.quantization.zeroPoint, other.quantization.zeroPoint)
     assert any(
         not np.array_equal(one.data, other.data) for one, other in zip(before.buffers, after.buffers, strict=True)
     )
@@ -128,8 +130,8 @@ def test_with_new_scales_the_activations_are_those_of_the_plain_image():
 
 
 def test_rounding_for_accuracy_alone_is_as_true_as_the_plain_image_at_the_deployed_scales():
-    base, plain, near = scene("fc_autoencoder")
-    _, second, _, fresh = floats("fc_autoencoder")
+    base, plain, near = scene("ds_cnn")
+    _, second, _, fresh = floats("ds_cnn")
     wanted = decisive_outputs(second, fresh)
 
     free = sqnr_db(wanted, decisive_outputs(near.rounded(0.0).image, fresh))
@@ -140,9 +142,9 @@ def test_rounding_for_accuracy_alone_is_as_true_as_the_plain_image_at_the_deploy
 
 def test_an_image_of_another_network_is_refused_with_what_differs():
     _, plain, _ = scene("ds_cnn")
-    other = scene("fc_autoencoder")[0]
+    other = scene("cnn_1d")[0]
 
-    with pytest.raises(Refused, match="operators FULLY_CONNECTED") as refusal:
+    with pytest.raises(Refused, match="operators ") as refusal:
         Deployed(floats("ds_cnn")[1], plain, other, floats("ds_cnn")[2])
 
     assert (refusal.value.stage, refusal.value.code) == ("against", "other_graph")
