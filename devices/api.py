@@ -94,7 +94,10 @@ class ProfileIn(Strict):
     arena_fraction: float = 0.70
     alignment: int = Field(16, ge=1, le=4096)
     cache_line_bytes: int = Field(0, ge=0, le=4096)
+    slot_read_bytes_per_second: int = Field(40_000_000, gt=0, le=2**40)
     latency_deadline_ms: Bytes | None = None
+    battery_joules: float | None = Field(None, gt=0, le=1e9)
+    radio_joules_per_kibibyte: float | None = Field(None, gt=0, le=1e6)
 
 
 class ProfileOut(ProfileIn):

@@ -11,12 +11,19 @@ from django.db import IntegrityError, transaction
 
 from devices import node_csv
 from devices.labels import LabelError, check_site, label_text, parse_labels
-from devices.models import FirmwareBuild, HardwareProfile, LinkKind, Node, UnknownEndpoint
+from devices.models import (
+    DEV_EUI,
+    FirmwareBuild,
+    HardwareProfile,
+    LinkKind,
+    Node,
+    UnknownEndpoint,
+    available_time_zones,
+)
 from fleet.audit.models import record, record_many
 
 EXAMPLES = 10
 _ENDPOINT = re.compile(r"[!-~]{1,64}")
-_DEV_EUI = re.compile(r"[0-9a-f]{16}")
 _SIZES = ("slot_bytes", "sram_bytes", "reserved_sram_bytes")
 _MOST_BYTES = 2**31 - 1
 
@@ -63,7 +70,10 @@ class Report:
 
 @dataclass(frozen=True)
 class _Row:
+    """`endpoint` is empty where the row has none that can be used: its other cells are judged all the same."""
+
     number: int
+    endpoint: str
     values: dict[str, Any]
 
 
@@ -92,7 +102,7 @@ def import_nodes(*, data: bytes, update: bool, actor: str) -> Report:
             batch_size=1000,
             update_conflicts=True,
             unique_fields=["id"],
-            update_fields=["profile", "firmware_build", "site", "labels", *_SIZES],
+            update_fields=["profile", "firmware_build", "site", "labels", "time_zone", *_SIZES],
         )
     record(actor=actor, action="nodes.imported", subject=Node(), after=report.counts())
     registered = ((node, None, {"endpoint": node.endpoint}) for node in fresh)
@@ -107,15 +117,18 @@ def _plan(
 ) -> tuple[Report, list[Node], list[tuple[Node, dict[str, Any], dict[str, Any]]]]:
     report = Report()
     rows = _rows(data, report)
-    known = {node.endpoint: node for node in _known([row.values["endpoint"] for row in rows], lock)}
+    usable = [row.endpoint for row in rows if row.endpoint]
+    known = {node.endpoint: node for node in _known(usable, lock)}
     profiles = {profile.name: profile for profile in HardwareProfile.objects.all()}
     builds = {build.name: build for build in FirmwareBuild.objects.all()}
     fresh: list[Node] = []
     changed: list[tuple[Node, dict[str, Any], dict[str, Any]]] = []
     for row in rows:
-        _resolve(row, report, "profile", profiles, "POST /profiles")
-        _resolve(row, report, "firmware_build", builds, "POST /firmware-builds")
-        node = known.get(row.values["endpoint"])
+        _resolve(row, report, "profile", profiles, "profiles")
+        _resolve(row, report, "firmware_build", builds, "firmware-builds")
+        if not row.endpoint:
+            continue
+        node = known.get(row.endpoint)
         if node is None:
             fresh.append(Node(**row.values))
             continue
@@ -132,7 +145,7 @@ def _plan(
             changed.append((node, before, after))
     report.errors.sort(key=lambda error: error.row)
     report.created, report.updated = len(fresh), len(changed)
-    report.unchanged = len(rows) - len(fresh) - len(changed)
+    report.unchanged = len(usable) - len(fresh) - len(changed)
     report.first_created = [node.endpoint for node in fresh[:EXAMPLES]]
     report.first_updated = [Change(node.endpoint, before, after) for node, before, after in changed[:EXAMPLES]]
     return report, fresh, changed
@@ -144,7 +157,7 @@ def _known(endpoints: list[str], lock: bool) -> Iterable[Node]:
 
 
 def _rows(data: bytes, report: Report) -> list[_Row]:
-    """Rows whose endpoint can be read, with their values; what is wrong goes to the report."""
+    """All rows with the values that can be read; what is wrong goes to the report."""
     rows: list[_Row] = []
     first_seen: dict[str, int] = {}
     try:
@@ -162,17 +175,16 @@ def _rows(data: bytes, report: Report) -> list[_Row]:
                 continue
             given = dict(zip(names, [*cells, *[""] * (len(names) - len(cells))], strict=False))
             values = _values(number, given, report)
-            endpoint = values.get("endpoint")
-            if endpoint is None:
-                continue
+            endpoint = values.get("endpoint", "")
             if endpoint in first_seen:
                 fix = "Leave one of the two rows out."
                 _wrong(report, number, "endpoint", endpoint, f"is in row {first_seen[endpoint]} already", fix)
-                continue
-            first_seen[endpoint] = number
-            rows.append(_Row(number, values))
+                endpoint = ""
+            elif endpoint:
+                first_seen[endpoint] = number
+            rows.append(_Row(number, endpoint, values))
     except node_csv.CsvError as error:
-        _wrong(report, error.row, "", "", error.message, f"{error.fix[0].upper()}{error.fix[1:]}.")
+        _wrong(report, error.row, "", "", error.message, f"{error.fix[0].upper()}{error.fix[1:]}.", whole=True)
     return rows
 
 
@@ -189,7 +201,9 @@ def _header(number: int, header: list[str], report: Report) -> list[str] | None:
         _wrong(report, number, name, name, "is there twice", "Leave one of the two columns out.")
     for name in node_csv.REQUIRED:
         if name not in names:
-            _wrong(report, number, name, "", "The column is missing", "Add it; the template has every column.")
+            _wrong(
+                report, number, name, "", "The column is missing", "Add it; the template has every column.", whole=True
+            )
     return names if len(report.errors) == before else None
 
 
@@ -204,7 +218,7 @@ def _values(number: int, given: dict[str, str], report: Report) -> dict[str, Any
     endpoint = given["endpoint"].strip()
     if link == LinkKind.LORAWAN:
         endpoint = endpoint.lower()
-        if not _DEV_EUI.fullmatch(endpoint):
+        if not DEV_EUI.fullmatch(endpoint):
             fix = "Write its 16 hex digits, without separators."
             _wrong(report, number, "endpoint", given["endpoint"], "is no DevEUI", fix)
         else:
@@ -232,6 +246,11 @@ def _values(number: int, given: dict[str, str], report: Report) -> dict[str, Any
                     f"{error.fix[0].upper()}{error.fix[1:]}.",
                     whole=True,
                 )
+    if (zone := given.get("time_zone", "").strip()) and zone not in available_time_zones():
+        fix = "Write a name of the IANA database, such as Europe/Berlin."
+        _wrong(report, number, "time_zone", zone, "is no time zone", fix)
+    elif "time_zone" in given:
+        values["time_zone"] = zone
     for name in _SIZES:
         if name in given:
             text = given[name].strip()
@@ -258,7 +277,14 @@ def _resolve(row: _Row, report: Report, name: str, known: dict[str, Any], where:
     row.values[name] = None
     if wanted or name in node_csv.REQUIRED:
         some = ", ".join(sorted(known)[:5]) or "none yet"
-        _wrong(report, row.number, name, wanted, "is unknown", f"Known here: {some}. Make it first with {where}.")
+        _wrong(
+            report,
+            row.number,
+            name,
+            wanted,
+            "is unknown",
+            f"Known here: {some}. Describe it first under Hardware, or by POST /{where}.",
+        )
 
 
 def _differences(node: Node, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -279,5 +305,5 @@ def _plain(value: Any) -> Any:
 
 def _wrong(report: Report, row: int, column: str, value: str, message: str, fix: str, *, whole: bool = False) -> None:
     shown = value if len(value) <= 80 else f"{value[:80]}…"
-    words = message if whole else f"{shown!r} {message}" if value else message
+    words = message if whole else f"{repr(shown) if value else 'the empty cell'} {message}"
     report.errors.append(RowError(row, column, shown, f"{words[:1].upper()}{words[1:]}.", fix))

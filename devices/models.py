@@ -10,6 +10,7 @@ import hashlib
 import re
 import zoneinfo
 from functools import cache
+from typing import cast
 
 import cbor2
 from django.conf import settings
@@ -32,6 +33,7 @@ from fleet.blobs.models import Blob
 # Public keys that the agent holds (MF_KEYS_MAX).
 KEYS_MAX = 2
 HEX_DIGEST = "^[0-9a-f]{64}$"
+DEV_EUI = re.compile("[0-9a-f]{16}")
 # A short digest is what an 11-byte state report has room for: the first 4 bytes, in hex.
 HEX_DIGEST_OR_PREFIX = "^([0-9a-f]{64}|[0-9a-f]{8})?$"
 
@@ -98,6 +100,14 @@ class HardwareProfile(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        # Empty where a form has left them out, which it says itself.
+        sram, reserved = cast("int | None", self.sram_bytes), cast("int | None", self.reserved_sram_bytes)
+        if sram is not None and reserved is not None and reserved >= sram:
+            raise ValidationError(
+                {"reserved_sram_bytes": f"{reserved} bytes of {sram} are reserved; leave some for the arena."}
+            )
 
     @property
     def arena_limit_bytes(self) -> int:
@@ -184,6 +194,14 @@ class Node(models.Model):
 
     def __str__(self) -> str:
         return self.endpoint
+
+    def clean(self) -> None:
+        """A DevEUI is kept as events write it: people copy it from labels in capitals."""
+        if self.link == LinkKind.LORAWAN:
+            self.endpoint = self.endpoint.lower()
+            if not DEV_EUI.fullmatch(self.endpoint):
+                words = f"{self.endpoint!r} is no DevEUI. Write its 16 hex digits, without separators."
+                raise ValidationError({"endpoint": words})
 
 
 class NodePresence(models.Model):

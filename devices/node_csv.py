@@ -31,6 +31,7 @@ COLUMNS = [
     Column("firmware_build", "name of a firmware build that is known here; empty until the node reports it", ""),
     Column("site", "up to 64 signs", "plant-3"),
     Column("labels", "key=value, apart by semicolons; a backslash keeps a semicolon in a value", "line=7; tag=canary"),
+    Column("time_zone", "of its site, for windows in local time; empty: UTC", "Europe/Berlin"),
     Column("slot_bytes", "bytes of a model slot, where they are not the profile's", ""),
     Column("sram_bytes", "bytes of SRAM, where they are not the profile's", ""),
     Column("reserved_sram_bytes", "bytes of SRAM that RTOS and application keep, where they are not the profile's", ""),

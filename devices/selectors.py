@@ -5,13 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 
-from devices.models import OPEN_DELIVERY, Delivery, LinkEvent, LinkEventKind, LinkKind, Node, OfferedBundle
+from devices.models import (
+    OPEN_DELIVERY,
+    Delivery,
+    FirmwareBuild,
+    HardwareProfile,
+    LinkEvent,
+    LinkEventKind,
+    LinkKind,
+    Node,
+    OfferedBundle,
+    UnknownEndpoint,
+)
 
 
 def node_by_endpoint(*, link: LinkKind, endpoint: str) -> Node | None:
     return Node.objects.filter(link=link, endpoint=endpoint).first()
+
+
+def unknown_endpoints() -> QuerySet[UnknownEndpoint]:
+    """Who spoke and is not registered, newest first. One that was registered while it spoke may have left its row."""
+    registered = Node.objects.filter(endpoint=OuterRef("endpoint"), link=OuterRef("link"))
+    return UnknownEndpoint.objects.exclude(Exists(registered)).order_by("-last_seen_at", "-pk")
+
+
+def profiles_with_nodes(*, after: str, limit: int) -> QuerySet[HardwareProfile]:
+    """By name, with `node_count`."""
+    return HardwareProfile.objects.filter(name__gt=after).annotate(node_count=Count("nodes"))[:limit]
+
+
+def firmware_builds_with_nodes(*, after: str, limit: int) -> QuerySet[FirmwareBuild]:
+    """By name, with `node_count`."""
+    return FirmwareBuild.objects.filter(name__gt=after).annotate(node_count=Count("nodes"))[:limit]
 
 
 def open_deliveries(*, link: LinkKind, nodes: Sequence[int]) -> QuerySet[Delivery]:

@@ -58,7 +58,7 @@ def register_node(
     node.full_clean()
     with transaction.atomic():
         node.save()
-        UnknownEndpoint.objects.filter(link=link, endpoint=endpoint).delete()
+        UnknownEndpoint.objects.filter(link=link, endpoint=node.endpoint).delete()
     return node
 
 

@@ -211,6 +211,8 @@ LWM2M_PUBLIC = os.environ.get("LWM2M_PUBLIC", "")
 
 # Longest wait for one call to ChirpStack, real seconds.
 CHIRPSTACK_TIMEOUT_S = float(os.environ.get("CHIRPSTACK_TIMEOUT_S", "5"))
+# PEM of the CA that signed its certificate, where that is one of your own.
+CHIRPSTACK_CA_FILE = os.environ.get("CHIRPSTACK_CA_FILE", "")
 # Who may read /metrics: a bearer of this token. Without one it is served in DEBUG only.
 METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
 # The address that people, CI and ChirpStack use, such as https://fleet.example.com.

@@ -87,7 +87,8 @@ def wave_dates(
         busy = wave["nodes"] > 0
         transferred = opens + (fleet_time(transfer_hours * 3600) if busy else timedelta())
         gate = transferred + fleet_time(wave["soak_s"])
-        latest += (fleet_time(patience_s) if busy else timedelta()) + fleet_time(wave["soak_s"])
+        # A node may begin at the end of its patience, and takes its time then.
+        latest += (transferred - opens) + (fleet_time(patience_s) if busy else timedelta()) + fleet_time(wave["soak_s"])
         found.append(
             WaveDates(
                 index=wave["index"],

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from fleet.accounts.models import Role
 from frontend import campaign_pages, pages, plan_pages, selectors
 from frontend.access import demand, signed_in
-from frontend.templatetags.fleet_format import format_bytes, format_time
+from frontend.templatetags.fleet_format import format_bytes, format_duration, format_time
 from updates import selectors as updates
 from updates.campaigns import actions, rollback
 from updates.campaigns.plan_patches import patch_warnings
@@ -172,18 +172,30 @@ def _starting(campaign: Campaign) -> list[str]:
 
 
 def _rolling_back(campaign: Campaign) -> list[str]:
-    reach = updates.rollback_reach(campaign.pk)
-    by_patch = reach["nodes"] - reach["by_command"]
+    plan = rollback.preview(campaign, now=timezone.now())
+    by_patch = plan["reached"] - plan["by_command"]
     lines = [
         (
-            f"{pages.plural(reach['nodes'], 'node runs', 'nodes run')} this version or may switch to it soon; "
+            f"{pages.plural(plan['nodes'], 'node runs', 'nodes run')} this version or may switch to it soon; "
             "each goes back to what it ran before."
         ),
         (
-            f"{pages.plural(reach['by_command'], 'node goes', 'nodes go')} back by a command of a few bytes: "
+            f"{pages.plural(plan['by_command'], 'node goes', 'nodes go')} back by a command of a few bytes: "
             "the previous slot is intact."
         ),
         f"{pages.plural(by_patch, 'node needs', 'nodes need')} the reverse patch or the full previous image.",
+    ]
+    lines += [
+        f"{pages.plural(row['nodes'], 'node', 'nodes')} cannot go back. {row['reason']}" for row in plan["refused"]
+    ]
+    if plan["pending_patches"]:
+        waits = pages.plural(plan["pending_patches"], "reverse patch is", "reverse patches are")
+        lines.append(f"{waits} still being built; the rollback starts when they are there.")
+    lines += [
+        (
+            f"It sends {format_bytes(plan['bytes_sent'])} in {pages.plural(plan['frames'], 'frame')}; "
+            f"the slowest node takes {format_duration(plan['hours'] * 3600)} once it is awake."
+        ),
         "A rollback is a campaign of its own: it can be watched and halted.",
     ]
     if campaign.state in updates.LIVE_CAMPAIGNS:

@@ -15,6 +15,7 @@ from fleet.accounts.permissions import Scope
 SECTIONS = {
     "fleet": "fleet",
     "node": "nodes",
+    "hardware": "hardware",
     "campaign": "campaigns",
     "version": "models",
     "patch": "patches",

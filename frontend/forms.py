@@ -17,6 +17,9 @@ class StyledForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.style()
+
+    def style(self) -> None:
         for field in self.fields.values():
             plain = isinstance(field.widget, forms.ClearableFileInput | forms.FileInput | forms.CheckboxInput)
             if not plain:

@@ -14,8 +14,8 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from devices.links.lorawan.checking import check
 from devices.links.lorawan.chirpstack import ChirpStackError
 from devices.links.lorawan.discovery import discover
-from devices.links.lorawan.models import REGION_CHOICES, EventEncoding, NetworkServer
-from devices.links.lorawan.servers import add_server, change_server, set_up
+from devices.links.lorawan.models import REGION_CHOICES, EventEncoding, LoRaWanDevice, NetworkServer
+from devices.links.lorawan.servers import add_server, change_server, remove_server, set_up
 from devices.registration import RegistrationRefused
 from fleet.accounts.models import Role
 from frontend.access import demand, signed_in
@@ -99,28 +99,34 @@ def edit(request: HttpRequest, server_id: int | None = None) -> HttpResponse:
         else:
             return redirect("servers")
     status = 400 if form.is_bound and form.errors else 200
-    return render(request, "frontend/server_edit.html", {"form": form, "server": server}, status=status)
+    nodes = 0 if server is None else LoRaWanDevice.objects.filter(server=server).count()
+    context = {"form": form, "server": server, "nodes": nodes}
+    return render(request, "frontend/server_edit.html", context, status=status)
 
 
 @require_POST
 @signed_in
 def act(request: HttpRequest, server_id: int, action: str) -> HttpResponse:
-    """check, set-up or discover; what came of it stands on the page that follows."""
-    roles = {"check": Role.OPERATOR, "set-up": Role.ADMIN, "discover": Role.ADMIN}
+    """check, set-up, discover or remove; what came of it stands on the page that follows."""
+    roles = {"check": Role.OPERATOR, "set-up": Role.ADMIN, "discover": Role.ADMIN, "remove": Role.ADMIN}
     if action not in roles:
         raise Http404(f"No action {action}.")
     demand(request, roles[action])
     server = get_object_or_404(NetworkServer, pk=server_id)
     actor = request.user.get_username()
+    if action == "remove":
+        remove_server(server_id=server.pk, actor=actor)
+        messages.success(request, f"{server.name} is removed.")
+        return redirect("servers")
     try:
         if action == "set-up":
             set_up(server_id=server.pk, actor=actor)
         elif action == "discover":
             found = discover(server_id=server.pk, actor=actor)
-            messages.info(
+            messages.success(
                 request,
                 f"{server.name}: {plural(found.devices, 'device')}, {found.registered:,} registered, "
-                f"{found.known:,} known already, {found.incomplete:,} lack tags.",
+                f"{found.known:,} known already, {found.incomplete:,} lack tags: see the unknown endpoints.",
             )
         check(server_id=server.pk)
     except ChirpStackError as error:

@@ -37,6 +37,7 @@ class NodePage:
     radio: Radio | None
     health: list[tuple[str, str]]
     health_at: datetime | None
+    battery_volts: float
     slots: list[Slot]
     memory: MemoryBar | None
     memory_image: ModelImage | None
@@ -63,6 +64,7 @@ def node_page(
         radio=radio_of(node),
         health=_health_lines(health.counters) if health else [],
         health_at=health.at if health else None,
+        battery_volts=health.counters.get("battery_mv", 0) / 1000 if health else 0.0,
         slots=[
             Slot("active", node.active_digest, active, slot_bytes),
             Slot("standby", node.standby_digest, images.get(node.standby_digest[:8]), slot_bytes),

@@ -46,7 +46,7 @@ def fleet_verdict(overview: Overview) -> Verdict:
             "is-planned",
             "s-planned",
             "No node is registered yet.",
-            "Register nodes over the API, or let one speak to a gateway: unknown endpoints are listed here.",
+            "Describe its hardware, then register it; or let it speak to a gateway: unknown endpoints are listed here.",
         )
     if overview.halted:
         names = ", ".join(campaign.name for campaign in overview.halted)
@@ -71,13 +71,21 @@ def fleet_verdict(overview: Overview) -> Verdict:
 def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool, readable: bool) -> Verdict:
     if not readable:
         return Verdict("is-held", "s-held", "This filter cannot be read, so no node is shown.")
+    if not shown and wanted == NodeFilter():
+        return Verdict(
+            "is-planned",
+            "s-planned",
+            "No node is registered yet.",
+            "Register one, import a CSV file, or discover them.",
+        )
     if not shown:
         return Verdict("is-planned", "s-planned", "No node matches this filter.", "Clear the filter to see more.")
     which = "match this filter" if wanted != NodeFilter() else "are registered"
     if first and not more:
         verb = which if shown != 1 else which.replace("match", "matches").replace("are", "is")
         return Verdict("is-none", "i-node", f"{plural(shown, 'node')} {verb}.")
-    return Verdict("is-none", "i-node", f"More nodes {which} than one page holds; {shown} are shown.")
+    place = "first" if first else "next" if more else "last"
+    return Verdict("is-none", "i-node", f"The {place} {plural(shown, 'node')} of those that {which}.")
 
 
 def relabel_verdict(preview: Preview | None, selection: str) -> Verdict:

@@ -16,6 +16,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Coalesce, Greatest, Least
 
+from devices import selectors as devices
 from devices.models import Node, NodePresence, UnknownEndpoint
 from fleet.clock import fleet_time
 from frontend.svg import Segment, lane
@@ -137,7 +138,7 @@ class Overview:
 
 def overview(*, now: datetime) -> Overview:
     silent_rows = silent(now=now)
-    shares = version_shares()
+    shares, unknown = version_shares(), devices.unknown_endpoints()
     return Overview(
         nodes=sum(share.nodes for share in shares),
         live=campaign_rows(updates.live_campaigns()),
@@ -146,6 +147,6 @@ def overview(*, now: datetime) -> Overview:
         silent_nodes=silent_rows.count(),
         silent_examples=list(silent_rows.select_related("node__profile").order_by("last_seen_at")[:6]),
         never_heard=Node.objects.filter(presence__isnull=True).count(),
-        unknown=list(UnknownEndpoint.objects.order_by("-last_seen_at")[:6]),
-        unknown_count=UnknownEndpoint.objects.count(),
+        unknown=list(unknown[:6]),
+        unknown_count=unknown.count(),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -23,7 +24,10 @@ KINDS = {"link": "Link", "update": "Campaigns", "people": "People"}
 
 @dataclass(frozen=True)
 class Moment:
-    """A line of a timeline. `look` names a state of a node update, `link` or `people`; `source` is a key of KINDS."""
+    """A line of a timeline. `look` names a state of a node update, `link` or `people`; `source` is a key of KINDS.
+
+    `times`: how often it happened in a row; `at` and `id` are those of the newest.
+    """
 
     at: datetime
     source: str
@@ -32,6 +36,7 @@ class Moment:
     title: str
     detail: str
     campaign_id: int | None = None
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,19 @@ def timeline(
     for moment in shown:
         below[moment.source] = moment.id
     cursor = "-".join(f"{source}.{key}" for source, key in below.items())
-    return TimelinePage(shown, kind, cursor if len(merged) > limit else "")
+    return TimelinePage(_in_rows(shown), kind, cursor if len(merged) > limit else "")
+
+
+def _in_rows(moments: Sequence[Moment]) -> list[Moment]:
+    """The same thing over and over is one line: reports of health come by the part."""
+    rows: list[Moment] = []
+    for moment in moments:
+        last = rows[-1] if rows else None
+        if last and (last.source, last.title, last.detail) == (moment.source, moment.title, moment.detail):
+            rows[-1] = replace(last, times=last.times + 1)
+        else:
+            rows.append(moment)
+    return rows
 
 
 def _seen(node: Node, below: int | None, limit: int) -> list[Moment]:

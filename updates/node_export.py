@@ -35,6 +35,7 @@ def _cells(node: Node, versions: dict[str, str]) -> list[str]:
         "firmware_build": node.firmware_build.name if node.firmware_build else "",
         "site": node.site,
         "labels": format_labels(node.labels),
+        "time_zone": node.time_zone,
         "slot_bytes": node.slot_bytes,
         "sram_bytes": node.sram_bytes,
         "reserved_sram_bytes": node.reserved_sram_bytes,

@@ -141,6 +141,9 @@ def import_csv(
 
     `existing` says what becomes of rows whose endpoint is registered. Columns that a file leaves out stay as they are.
     """
+    if (request.content_type or "").startswith("multipart/"):
+        fix = "Send the file itself as the body: curl --data-binary @nodes.csv."
+        return problem(422, "Content-Type: multipart/form-data is not read here.", field="body", fix=fix)
     data = request.read(MAXIMUM_BYTES + 1)
     update = existing == "update"
     if dry_run:

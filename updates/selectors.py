@@ -8,8 +8,8 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from django.db.models import Case, Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum, When
-from django.db.models.functions import Coalesce, Left
+from django.db.models import Case, Count, OuterRef, Prefetch, QuerySet, Subquery, Sum, When
+from django.db.models.functions import Coalesce
 
 from devices.models import Delivery, HardwareProfile
 from updates.campaigns import attention
@@ -174,15 +174,6 @@ def received_bytes(campaign_id: int) -> dict[str, int]:
         received=Sum("received_bytes", default=0), total=Sum("total_bytes", default=0)
     )
     return {"received": sums["received"], "total": sums["total"]}
-
-
-def rollback_reach(campaign_id: int) -> dict[str, int]:
-    """How many nodes run the campaign's image or still may, and how many hold in standby what they had before."""
-    begun = NodeUpdate.objects.filter(
-        campaign_id=campaign_id, state__in=[S.CONFIRMED, S.SILENT, S.STAGED, S.TRIAL], image__isnull=False
-    ).exclude(state__in=[S.CONFIRMED, S.SILENT], node__active_digest=F("base_digest"))
-    intact = ~Q(base_digest="") & Q(node__standby_digest__startswith=Left("base_digest", 8))
-    return begun.aggregate(nodes=Count("id"), by_command=Count("id", filter=intact))
 
 
 def updates_to_show(node_ids: Sequence[int]) -> dict[int, NodeUpdate]:

@@ -16,7 +16,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Max, Min, Q
 from django.db.models.functions import Coalesce
 
-from devices.models import LinkEvent, LinkKind, Node
+from devices.models import LinkEvent, LinkKind, LoRaWanDevice, NetworkEvent, Node
 from fleet.operations.heart import DEAD_AFTER_S
 from fleet.operations.models import Heartbeat, LastRun, ProcessKind
 from updates.campaigns.engine import due_campaigns
@@ -170,8 +170,13 @@ def queue_age(queue: str, *, now: datetime) -> float | None:
 
 
 def _links_age(now: datetime) -> float | None:
-    oldest = LinkEvent.objects.filter(drained_at=None).order_by("id").values_list("at", flat=True).first()
-    return 0.0 if oldest is None else _seconds(now - oldest)
+    """Of what links wrote, what ChirpStack posted, and the nodes whose downlink queues a worker must look at."""
+    oldest = (
+        LinkEvent.objects.filter(drained_at=None).order_by("id").values_list("at", flat=True).first(),
+        NetworkEvent.objects.filter(processed_at=None).order_by("id").values_list("at", flat=True).first(),
+        LoRaWanDevice.objects.filter(due_at__lte=now).order_by("due_at").values_list("due_at", flat=True).first(),
+    )
+    return max((_seconds(now - at) for at in oldest if at is not None), default=0.0)
 
 
 def _campaigns_age(now: datetime) -> float | None:

@@ -21,7 +21,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from devices.models import OPEN_DELIVERY, Delivery, LinkEvent, LinkKind
+from devices.models import OPEN_DELIVERY, Delivery, LinkEvent, LinkKind, NetworkEvent, NetworkServer
 from fleet.operations.models import Count, LastRun
 from fleet.operations.requests import register_requests
 from fleet.operations.services import BUILD_BUCKETS_S, COUNT_OF, SUM_OF
@@ -97,6 +97,14 @@ def _rollouts(now: datetime) -> Iterator[Metric]:
 def _links(now: datetime) -> Iterator[Metric]:
     undrained = LinkEvent.objects.filter(drained_at=None).count()
     yield GaugeMetricFamily("modelfleet_link_events_undrained", "Link events that wait to be worked off.", undrained)
+    unread = NetworkEvent.objects.filter(processed_at=None).count()
+    yield GaugeMetricFamily("modelfleet_network_events_unread", "Posts of ChirpStack that wait to be read.", unread)
+    quiet = {
+        server.name: max(0.0, (now - server.last_event_at).total_seconds())
+        for server in NetworkServer.objects.all()
+        if server.last_event_at is not None
+    }
+    yield _gauge("network_server_quiet_seconds", "Since a ChirpStack last posted an event.", "server", quiet)
     events = CounterMetricFamily("modelfleet_link_events", "Link events worked off.", labels=["link", "kind"])
     for row in Count.objects.filter(name="link_events"):
         events.add_metric([row.first, row.second], row.value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from django import template
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 
 from devices.labels import format_labels
 from updates import causes
@@ -167,6 +168,11 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 
 
 @register.filter
+def megahertz(hertz: float) -> str:
+    return f"{hertz / 1e6:g} MHz"
+
+
+@register.filter
 def points(fraction: float | None) -> str:
     return "unknown" if fraction is None else f"{fraction * 100:+.1f}".replace("-", "−")
 
@@ -174,6 +180,12 @@ def points(fraction: float | None) -> str:
 @register.filter
 def signed(count: int) -> str:
     return f"{count:+,}".replace("-", "−")
+
+
+@register.filter
+def breakable(name: str) -> SafeString:
+    """A dotted name that may wrap behind a dot or an underscore, and nowhere else."""
+    return mark_safe(re.sub(r"([._])", r"\1<wbr>", escape(name)))  # noqa: S308 - escaped before
 
 
 @register.filter

@@ -33,6 +33,7 @@ PAGES = {
     "node_count_filtered": "/nodes/count/?text=site:plant-3 version<1.4 seen<24h",
     "node": "/nodes/{node}/",
     "audit": "/audit/",
+    "hardware": "/hardware/",
     "models": "/models/",
     "campaigns": "/campaigns/",
     "campaign": "/campaigns/{campaign}/",

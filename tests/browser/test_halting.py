@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from django.db import connection
 from django.utils import timezone
-from playwright.sync_api import Page
 
 from devices.links.lorawan.discovery import discover
 from devices.links.lorawan.servers import add_server, set_up
@@ -20,53 +15,16 @@ from devices.models import OPEN_DELIVERY, Delivery, LinkKind, Node
 from devices.simulator.chirpstack.gateway import GatewaySpec
 from devices.simulator.lorawan.background import BackgroundChirpStack
 from devices.simulator.lorawan.spec import LorawanNodeSpec, LorawanSpec
-from devices.tasks import feed_lorawan
 from fleet.accounts.models import Role
+from tests.browser.field import wait, worker
 from tests.browser.visitor import Visitor
 from tests.integration.updates.campaigns.scene import Scene, make_image
-from updates.campaigns import engine, ingest
 from updates.signer import installation_signer
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 GATEWAY = "0016c001f153a14c"
 LORAWAN_NODES, NBIOT_NODES = 6, 4
-PATIENCE_S = 60.0
-
-
-@contextlib.contextmanager
-def worker(campaign_id: int) -> Iterator[None]:
-    """What Celery's workers do, over and over, in a thread with its own connection."""
-    stop = threading.Event()
-    failures: list[Exception] = []
-
-    def work() -> None:
-        try:
-            while not stop.wait(0.05):
-                engine.tick(campaign_id=campaign_id, now=timezone.now())
-                feed_lorawan()
-                while ingest.drain(now=timezone.now()):
-                    pass
-        except Exception as error:
-            failures.append(error)
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(30)
-    assert failures == []
-
-
-def wait(page: Page, until: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not until():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        page.wait_for_timeout(50)
 
 
 def test_no_frame_leaves_two_seconds_after_the_click(visitor: Visitor, tmp_path: Path) -> None:

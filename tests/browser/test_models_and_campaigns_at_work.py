@@ -1,7 +1,8 @@
-"""Two stories in Chromium: a campaign from its first plan to its approval; an upload that is refused and then mended."""
+"""Stories in Chromium: a campaign from its first plan to its approval; an upload, refused, mended and rolled out."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,11 +10,17 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import Browser, Page
 
+from devices.models import FirmwareBuild, Node
+from devices.simulator.chirpstack.gateway import GatewaySpec
+from devices.simulator.lorawan.background import BackgroundChirpStack
+from devices.simulator.lorawan.spec import LorawanNodeSpec, LorawanSpec
 from fleet.accounts.models import Role
 from tests import factories
+from tests.browser.field import worker
 from tests.browser.visitor import SIZES, signed_in_page
 from updates.builds import build_due
-from updates.models import Campaign, ModelVersion
+from updates.models import Campaign, ModelImage, ModelVersion
+from updates.signer import installation_signer
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 MODELS = Path(__file__).resolve().parents[2] / "demo" / "models"
@@ -81,13 +88,13 @@ def test_a_campaign_is_built_previewed_saved_approved_and_started(
     assert "started it" in page.inner_text("#live-campaign")
 
 
-def test_an_upload_is_refused_with_what_to_change_and_the_mended_one_is_ready(
+def test_an_upload_is_refused_with_what_to_change_and_the_mended_one_is_rolled_out(
     live_server: object,
     browser: Browser,
+    tmp_path: Path,
 ) -> None:
     address = live_server.url  # type: ignore[attr-defined]
-    factories.make_profile(name="stm32l4", slot_bytes=256 * 1024)
-    page = signed_in_page(browser, address, Role.OPERATOR, 1280, 900, "light")
+    page = signed_in_page(browser, address, Role.ADMIN, 1280, 900, "light")
 
     def upload(name: str, network: str) -> None:
         page.fill("#id_version_name", name)
@@ -97,6 +104,12 @@ def test_an_upload_is_refused_with_what_to_change_and_the_mended_one_is_ready(
         page.click("button:has-text('Upload')")
         page.wait_for_selector("#build")
 
+    page.goto(f"{address}/hardware/profiles/new/")
+    for field, value in (("name", "stm32l4"), ("slot_bytes", 262_144), ("sram_bytes", 131_072)):
+        page.fill(f"#id_{field}", str(value))
+    page.fill("#id_reserved_sram_bytes", "40960")
+    page.click("button:has-text('Save')")
+    page.wait_for_selector("text=stm32l4 is known now")
     page.goto(f"{address}/models/upload/")
     page.fill("#id_family_name", "imu")
     upload("1.0.0", "imu-unsupported.onnx")
@@ -122,8 +135,69 @@ def test_an_upload_is_refused_with_what_to_change_and_the_mended_one_is_ready(
     look(page, "version-ready", 390)
     panel = page.locator(".conf .scroll-x").first
     assert panel.evaluate("one => one.clientWidth") <= 390
+    page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(f"{address}/models/")
     assert page.locator("input[name=v]").count() == 2
+    roll_out(page, address, tmp_path)
+
+
+def roll_out(page: Page, address: str, folder: Path) -> None:
+    """To two nodes behind a ChirpStack, which hold what no version here has: every step on screen."""
+    factory = b"what they left the factory with"
+    image = ModelImage.objects.get()
+    page.goto(f"{address}/hardware/firmware-builds/new/")
+    page.fill("#id_name", "fw-1")
+    page.fill("#id_operators", " ".join(image.operators))
+    page.fill("#id_io_hash", image.io_hash)
+    page.click("button:has-text('Save')")
+    page.wait_for_selector("text=fw-1 is known now")
+    tags = {"profile": "stm32l4", "firmware_build": "fw-1"}
+    nodes = [
+        LorawanNodeSpec(
+            endpoint=f"band-{number}",
+            class_hash=FirmwareBuild.objects.get().class_hash,
+            slot_bytes=262_144,
+            active=hashlib.sha256(factory).hexdigest(),
+            wake_interval_s=60.0,
+            data_rate=5,
+            tags=tags,
+        )
+        for number in range(2)
+    ]
+    field = LorawanSpec(
+        public_keys=[installation_signer().public_key],
+        images={nodes[0].active: factory},
+        nodes=nodes,
+        gateways=[GatewaySpec("0016c001f153a14c", duty_cycle=False)],
+    )
+    with BackgroundChirpStack(folder, field, time_scale=240.0) as chirpstack:
+        page.goto(f"{address}/network-servers/new/")
+        for name, value in (("name", "field"), ("target", chirpstack.address), ("token", chirpstack.token)):
+            page.fill(f"#id_{name}", value)
+        page.fill("#id_event_base_url", address)
+        page.click("button:has-text('Save')")
+        page.click("button:has-text('Set up events')")
+        page.click("button:has-text('Discover nodes')")
+        page.wait_for_selector("text=2 registered")
+
+        page.goto(f"{address}/models/")
+        page.click("a:has-text('1.0.1')")
+        page.click("text=Plan a campaign")
+        page.fill("#id_name", "first roll-out")
+        for _ in range(4):
+            page.click("button[aria-label='Remove wave 1']")
+        page.fill("input[name=soak_hours]", "0")
+        page.fill("#id_minimum_sample", "2")
+        page.click(".actions button:has-text('Save the plan')")
+        page.wait_for_selector("#verdict:has-text('2 of 2 nodes')")
+        page.click("text=Approve and start…")
+        page.click("button:has-text('Approve and start')")
+        page.wait_for_selector("#live-campaign")
+        with worker(Campaign.objects.get().pk):
+            page.wait_for_selector("#verdict:has-text('Finished')", timeout=120_000)
+    assert "2 of 2 nodes" in page.inner_text("#verdict")
+    look(page, "rolled-out", 1280)
+    assert set(Node.objects.values_list("active_digest", flat=True)) == {image.digest}
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)

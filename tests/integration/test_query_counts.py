@@ -38,6 +38,8 @@ PAGES = {
     "timeline of a node": "/nodes/{node}/timeline/",
     "audit log": "/audit/",
     "users": "/users/",
+    "hardware": "/hardware/",
+    "unknown endpoints": "/nodes/unknown/",
     "models": "/models/",
     "comparison": "/models/compare/?a={other}&b={version}",
     "patches": "/patches/",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 
@@ -10,8 +11,8 @@ from devices.models import Delivery, DeliveryState
 from fleet.audit.models import record
 from updates.campaigns.actions import ActionRefused, approve, end, locked, start
 from updates.campaigns.fairness import PRIORITY_HIGHEST
-from updates.campaigns.plan import Member, new_campaign, radio_of, store_plan
-from updates.models import Campaign, CampaignKind, Method, ModelImage, NodeUpdate
+from updates.campaigns.plan import Member, new_campaign, radio_of, store_plan, summarize
+from updates.models import Campaign, CampaignKind, Method, ModelImage, NodeUpdate, Wave
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
 
 # The node has not said yet how it ended.
@@ -55,6 +56,23 @@ def roll_back(*, campaign_id: int, actor: str, now: datetime) -> Campaign:
     record(actor=actor, action="campaign.rollback", subject=campaign, after={"rollback": rollback.pk})
     start_when_planned(rollback, now=now)
     return rollback
+
+
+def preview(campaign: Campaign, *, now: datetime) -> dict[str, Any]:
+    """The plan that rolling back would store, and of its nodes those that go back `by_command`. Writes nothing."""
+    members = _members(campaign)
+    way = Campaign(
+        kind=CampaignKind.ROLLBACK,
+        reverts=campaign,
+        patch_deadline_s=campaign.patch_deadline_s,
+        plan={"members": "", "patches": []},
+    )
+    waves = [Wave(index=0, percent=100, soak_s=0)]
+    summarize(
+        campaign=way, members=members, index_of=dict.fromkeys((m.node_id for m in members), 0), waves=waves, now=now
+    )
+    by_command = sum(member.image is not None and member.method == Method.COMMAND for member in members)
+    return {**way.plan, "by_command": by_command}
 
 
 def start_when_planned(rollback: Campaign, *, now: datetime) -> None:

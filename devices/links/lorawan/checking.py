@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from chirpstack_api import api
 from django.utils import timezone
 
-from devices.links.lorawan.chirpstack import Application, ChirpStack, ChirpStackError
+from devices.links.lorawan.chirpstack import Application, ChirpStack, ChirpStackError, Integration
+from devices.links.lorawan.events import bearer_is_known
 from devices.links.lorawan.models import LoRaWanDevice, NetworkServer
 from devices.models import Node
 from fleet.clock import fleet_time
@@ -57,7 +58,9 @@ def _findings(server: NetworkServer, client: ChirpStack, now: datetime) -> Itera
             "Make one in ChirpStack, or correct the tenant id of this server.",
         )
         return
-    yield Finding("good", "API", f"{server.target} answers, and the token may read {len(applications)} application(s).")
+    yield Finding(
+        "good", "API", f"{server.target} answers, and the token may read {_counted(len(applications), 'application')}."
+    )
     profiles: set[str] = set()
     for application in applications:
         yield from _integration(server, client, application)
@@ -68,19 +71,34 @@ def _findings(server: NetworkServer, client: ChirpStack, now: datetime) -> Itera
     yield from _silent_nodes(server, client)
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _integration(server: NetworkServer, client: ChirpStack, application: Application) -> Iterator[Finding]:
     subject, fix = f"application {application.name}", "Press Set up, or run manage.py chirpstack setup."
     found = client.integration(application.id)
+    others = others_than(server, found)
     if found is None:
         yield Finding("problem", subject, "It has no HTTP integration, so no event comes here.", fix)
-    elif found.url.rstrip("/") != server.events_url:
-        yield Finding("problem", subject, f"Its events go to {found.url}, not to {server.events_url}.", fix)
-    elif not any(name.lower() == "authorization" for name in found.headers):
-        yield Finding("problem", subject, "Its events bring no Authorization header, so they are refused here.", fix)
-    elif found.encoding != server.event_encoding:
+    elif server.events_url not in found.urls:
+        fix = f"{fix} Our address is added; the others stay." if found.urls else fix
+        where = " and ".join(found.urls) or "no address"
+        yield Finding("problem", subject, f"Its events go to {where}, not to {server.events_url}.", fix)
+    elif not any(bearer_is_known(server, value) for value in found.headers.values()):
+        yield Finding(
+            "problem", subject, "Its events do not bring the secret of this server, so they are refused.", fix
+        )
+    elif found.encoding != server.event_encoding and not others:
         yield Finding("warning", subject, f"Its events are {found.encoding}, not {server.event_encoding}.", fix)
     else:
-        yield Finding("good", subject, "Its events come here.")
+        also = f", and to {' and '.join(others)} too" if others else ""
+        yield Finding("good", subject, f"Its events come here{also}.")
+
+
+def others_than(server: NetworkServer, known: Integration | None) -> tuple[str, ...]:
+    """Addresses of others that this integration posts to. Ours with a slash behind it is ours, and wrong."""
+    return tuple(url for url in (known.urls if known else ()) if url.rstrip("/") != server.events_url)
 
 
 def _profile(profile: api.DeviceProfile) -> Iterator[Finding]:
@@ -133,6 +151,6 @@ def _silent_nodes(server: NetworkServer, client: ChirpStack) -> Iterator[Finding
             others = f"; so have {len(devices) - 1} more of the first {SILENT_EXAMPLES} unheard" if devices[1:] else ""
             yield Finding("warning", f"device {devices[0]}", f"It {message}{others}.", fix)
     if count := LoRaWanDevice.objects.filter(server=server).count():
-        yield Finding("good", "nodes", f"{count} node(s) are reached through this server.")
+        yield Finding("good", "nodes", f"{_counted(count, 'node')} reached through this server.")
     else:
         yield Finding("warning", "nodes", "No node is reached through this server.", "Press Discover nodes.")

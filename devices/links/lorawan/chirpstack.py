@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
@@ -62,10 +63,14 @@ def _channel(target: str, tls: bool) -> grpc.Channel:
     # By process: a channel that was made before a fork does not work after it.
     key = (os.getpid(), target, tls)
     if key not in _channels:
-        _channels[key] = (
-            grpc.secure_channel(target, grpc.ssl_channel_credentials()) if tls else grpc.insecure_channel(target)
-        )
+        _channels[key] = grpc.secure_channel(target, _credentials()) if tls else grpc.insecure_channel(target)
     return _channels[key]
+
+
+def _credentials() -> grpc.ChannelCredentials:
+    """The roots of CHIRPSTACK_CA_FILE, else those that gRPC brings. Raises OSError."""
+    own = Path(settings.CHIRPSTACK_CA_FILE).read_bytes() if settings.CHIRPSTACK_CA_FILE else None
+    return grpc.ssl_channel_credentials(own)
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Integration:
-    url: str
+    """An application has one. ChirpStack posts each event to every address of it, with the same headers."""
+
+    urls: tuple[str, ...]
     encoding: str
     headers: dict[str, str]
 
@@ -102,7 +109,10 @@ class ChirpStack:
 
     def __init__(self, server: NetworkServer) -> None:
         self._server = server
-        channel = _channel(server.target, server.tls)
+        try:
+            channel = _channel(server.target, server.tls)
+        except OSError as error:
+            raise Unreachable(f"CHIRPSTACK_CA_FILE {settings.CHIRPSTACK_CA_FILE}: {error.strerror}.") from error
         self._devices = api.DeviceServiceStub(channel)
         self._applications = api.ApplicationServiceStub(channel)
         self._profiles = api.DeviceProfileServiceStub(channel)
@@ -166,6 +176,11 @@ class ChirpStack:
         for item in _pages(page):
             yield Device(item.dev_eui.lower(), item.name, item.device_profile_id, dict(item.tags))
 
+    def tags(self, dev_eui: str) -> dict[str, str]:
+        """A list of devices brings them too, from a ChirpStack that is new enough."""
+        answer = self._call(self._devices.Get, api.GetDeviceRequest(dev_eui=dev_eui), "device")
+        return dict(answer.device.tags)
+
     def device_profile(self, profile_id: str) -> Any:
         """api.DeviceProfile."""
         request = api.GetDeviceProfileRequest(id=profile_id)
@@ -199,12 +214,13 @@ class ChirpStack:
         except NotFound:
             return None
         encoding = EventEncoding.PROTOBUF if found.encoding == api.PROTOBUF else EventEncoding.JSON
-        return Integration(found.event_endpoint_url, str(encoding), dict(found.headers))
+        urls = tuple(url for part in found.event_endpoint_url.split(",") if (url := part.strip()))
+        return Integration(urls, str(encoding), dict(found.headers))
 
     def set_integration(self, application_id: str, wanted: Integration, *, exists: bool) -> None:
         integration = api.HttpIntegration(
             application_id=application_id,
-            event_endpoint_url=wanted.url,
+            event_endpoint_url=",".join(wanted.urls),
             encoding=api.PROTOBUF if wanted.encoding == EventEncoding.PROTOBUF else api.JSON,
             headers=wanted.headers,
         )

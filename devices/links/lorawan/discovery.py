@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from chirpstack_api import common
@@ -15,7 +15,7 @@ from django.utils import timezone
 from devices.links.lorawan.chirpstack import ChirpStack, Device
 from devices.links.lorawan.models import LoRaWanDevice, NetworkServer
 from devices.links.lorawan.regions import REGIONS
-from devices.models import FirmwareBuild, HardwareProfile, LinkKind, Node, UnknownEndpoint
+from devices.models import DEV_EUI, FirmwareBuild, HardwareProfile, LinkKind, Node, UnknownEndpoint
 from devices.services import record_unknown_endpoint
 from fleet.audit.models import record
 
@@ -23,7 +23,6 @@ BATCH = 500
 TAGS = ("profile", "firmware_build", "site")
 LABELS_MAX = 32
 _LABEL = re.compile(r"[A-Za-z0-9_./-]{1,64}")
-_DEV_EUI = re.compile("[0-9a-f]{16}")
 
 
 @dataclass
@@ -40,10 +39,12 @@ def discover(*, server_id: int, actor: str) -> Discovery:
     """Again is harmless: nodes that exist keep what people gave them. Raises ChirpStackError."""
     server = NetworkServer.objects.get(pk=server_id)
     client, found = ChirpStack(server), Discovery()
+    tags = _Tags(client)
     regions: dict[str, str] = {}
     for application in client.applications():
         devices = client.devices(application.id)
         while batch := list(islice(devices, BATCH)):
+            batch = tags.of(batch)
             for device in batch:
                 if device.device_profile_id not in regions:
                     regions[device.device_profile_id] = _region(client, server, device.device_profile_id)
@@ -55,6 +56,27 @@ def discover(*, server_id: int, actor: str) -> Discovery:
         after={"devices": found.devices, "registered": found.registered, "incomplete": found.incomplete},
     )
     return found
+
+
+class _Tags:
+    """Of devices that a list shows without: an older ChirpStack leaves them out there. It is asked for each device until
+    so many in a row had none in truth either, for a call a device would cost a large fleet minutes."""
+
+    PATIENCE = 20
+
+    def __init__(self, client: ChirpStack) -> None:
+        self._client = client
+        self._left = self.PATIENCE
+
+    def of(self, devices: Sequence[Device]) -> list[Device]:
+        return [self._looked_up(device) for device in devices]
+
+    def _looked_up(self, device: Device) -> Device:
+        if device.tags or not self._left:
+            return device
+        tags = self._client.tags(device.dev_eui)
+        self._left = self.PATIENCE if tags else self._left - 1
+        return replace(device, tags=tags)
 
 
 def _region(client: ChirpStack, server: NetworkServer, profile_id: str) -> str:
@@ -140,7 +162,7 @@ def _node(device: Device, profiles: Mapping[str, HardwareProfile], builds: Mappi
 def _missing(
     device: Device, profiles: Mapping[str, HardwareProfile], builds: Mapping[str, FirmwareBuild]
 ) -> Iterator[str]:
-    if not _DEV_EUI.fullmatch(device.dev_eui):
+    if not DEV_EUI.fullmatch(device.dev_eui):
         yield f"DevEUI {device.dev_eui[:32]!r} is not 16 hex digits"
     for tag, rows in (("profile", profiles), ("firmware_build", builds)):
         value = device.tags.get(tag)

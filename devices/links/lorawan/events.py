@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,15 +28,16 @@ from devices.links.lorawan.models import (
 )
 from devices.links.lorawan.regions import region_of
 from devices.links.lorawan.wake import wake
-from devices.models import LinkKind, Node
+from devices.models import DEV_EUI, LinkKind, Node
 from devices.services import record_unknown_endpoint
 
 log = structlog.get_logger(__name__)
 
 # An uplink that hundreds of gateways heard is some 100 kB of JSON.
 BODY_BYTES_MAX = 512 * 1024
+# Brings our secret where the integration's Authorization belongs to another address that events go to.
+OWN_HEADER = "Modelfleet-Authorization"
 _LAST_EVENT_EVERY = timedelta(seconds=30)
-_DEV_EUI = re.compile("[0-9a-f]{16}")
 
 
 class BadEvent(ValueError):
@@ -62,7 +62,7 @@ class Event:
 def receive(request: HttpRequest, server_id: int) -> HttpResponse:
     """204 when the event is kept, known already or of no use; 401, 413 or 400 with the reason in plain text."""
     server = NetworkServer.objects.filter(pk=server_id).first()
-    if server is None or not _is_authentic(server, request.headers.get("Authorization", "")):
+    if server is None or not _is_authentic(server, request):
         return _text(401, "Authorization: send the secret that the set-up of this server has put into the integration.")
     if int(request.META.get("CONTENT_LENGTH") or 0) > BODY_BYTES_MAX:
         return _text(413, f"Content-Length: at most {BODY_BYTES_MAX} bytes are read.")
@@ -92,11 +92,16 @@ def hash_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _is_authentic(server: NetworkServer, header: str) -> bool:
+def bearer_is_known(server: NetworkServer, header: str) -> bool:
+    """Whether this value of a header brings a secret of this server."""
     scheme, _, secret = header.partition(" ")
     given = hash_of(secret)
     matches = [hmac.compare_digest(given, known) for known in server.event_secret_hashes]
     return scheme.lower() == "bearer" and any(matches)
+
+
+def _is_authentic(server: NetworkServer, request: HttpRequest) -> bool:
+    return any(bearer_is_known(server, request.headers.get(name, "")) for name in (OWN_HEADER, "Authorization"))
 
 
 def read_event(kind: NetworkEventKind, body: bytes, *, is_json: bool) -> Event:
@@ -110,7 +115,7 @@ def read_event(kind: NetworkEventKind, body: bytes, *, is_json: bool) -> Event:
     except (json_format.ParseError, DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadEvent(f"body: no {kind} event: {str(error)[:200]}") from error
     dev_eui = message.device_info.dev_eui.lower()
-    if not _DEV_EUI.fullmatch(dev_eui):
+    if not DEV_EUI.fullmatch(dev_eui):
         raise BadEvent(f"deviceInfo.devEui: {dev_eui[:32]!r}, must be 16 hex digits")
     key, content = _READERS[kind](message)
     return Event(
@@ -126,6 +131,8 @@ def read_event(kind: NetworkEventKind, body: bytes, *, is_json: bool) -> Event:
 
 
 def _read_up(message: Any) -> tuple[str, dict[str, Any]]:
+    if message.HasField("join_server_context"):
+        raise BadEvent("joinServerContext: the payload is encrypted; let the join server give ChirpStack the AppSKey")
     if len(message.data) > 255:
         raise BadEvent(f"data: {len(message.data)} bytes, must be at most 255")
     if message.dr > 15:

@@ -24,6 +24,8 @@ ROUNDS_MAX = 25
 # Parity of few fragments often repeats what is known already, so a little more than is missing is sent.
 EXTRA_PARITY = 2
 LOSS_MAX = 0.6
+# Frames by which an event may come behind newer ones: posts overtake each other within seconds.
+REORDERED_MOST = 16
 LIMIT_LEAST = 11  # the smallest payload of any region
 _ENDS_OF_AN_ASSIGNMENT = (NodeState.STAGED, NodeState.TRIAL, NodeState.CONFIRMED, NodeState.REVERTED)
 _STILL_TAKING = (NodeState.IDLE, NodeState.RECEIVING, NodeState.FALLBACK)
@@ -62,6 +64,9 @@ class Hearing:
             self._joined(body["dev_addr"], at)  # the event that said so was lost
         device.dev_addr = body["dev_addr"]
         counter = int(body["f_cnt"])
+        if counter < device.frame_counter - REORDERED_MOST:
+            # A device whose counters ChirpStack does not check (skip_fcnt_check) was reset, and nothing says so.
+            self._joined(device.dev_addr, at)
         late = counter <= device.frame_counter
         device.frame_counter = max(counter, device.frame_counter)
         device.uplinks += 1

@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 # Doubles come within moments; a day also serves to see what happened.
+DOUBLES_WITHIN = timedelta(minutes=1)
 KEEP = timedelta(days=1)
 # Uplinks in a transfer follow each other quickly and say nothing of the node's own rhythm.
 BUSY_S = 15 * 60
@@ -104,6 +105,8 @@ def _is_double(device: LoRaWanDevice, event: NetworkEvent) -> bool:
         node_id=event.node_id,
         kind=NetworkEventKind.UP,
         pk__lt=event.pk,
+        # Later, the same counter is that of a device which was reset and joins nobody.
+        at__gte=event.at - DOUBLES_WITHIN,
         body__f_cnt=body["f_cnt"],
         body__dev_addr=body["dev_addr"],
         body__data=body["data"],

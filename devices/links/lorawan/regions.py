@@ -6,6 +6,7 @@ network has either, ChirpStack says so when it drops the first frame, and the li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -137,6 +138,6 @@ DEFAULT_REGION = EU868.name
 
 
 def region_of(config_id: str) -> str | None:
-    """The region that a ChirpStack region configuration id (`eu868`, `us915_0`, `as923_2`) stands for, if known."""
-    name = config_id.partition("_")[0].upper()
+    """The region that a ChirpStack region configuration id (`eu868`, `us915_0`, `as923-2`) stands for, if known."""
+    name = re.split("[_-]", config_id)[0].upper()
     return name if name in REGIONS else None

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from devices.links.lorawan.checking import others_than
 from devices.links.lorawan.chirpstack import TOKEN_PURPOSE, ChirpStack, Integration
-from devices.links.lorawan.events import hash_of
+from devices.links.lorawan.events import OWN_HEADER, bearer_is_known, hash_of
 from devices.links.lorawan.models import NetworkServer
 from devices.registration import RegistrationRefused, errors_of
 from fleet.audit.models import record
@@ -63,6 +64,7 @@ def remove_server(*, server_id: int, actor: str) -> None:
 def set_up(*, server_id: int, actor: str) -> list[str]:
     """Makes every application post its events here with a new secret; the names of those that do now.
 
+    Where its events go already, they go on going, in the encoding that is wanted there: read here are both.
     The new secret is good before the first application knows it, and the old one until the last one does. Raises
     ChirpStackError; what was done until then stays, and doing it again is harmless.
     """
@@ -72,15 +74,9 @@ def set_up(*, server_id: int, actor: str) -> list[str]:
         server.event_secret_hashes = [*server.event_secret_hashes, hash_of(secret)][-SECRETS_MAX:]
         server.save(update_fields=["event_secret_hashes"])
     client, done = ChirpStack(server), []
-    wanted = Integration(server.events_url, server.event_encoding, {"Authorization": f"Bearer {secret}"})
     for application in client.applications():
         known = client.integration(application.id)
-        # Headers of others are kept: a proxy in between may want them.
-        headers = {
-            name: value for name, value in (known.headers if known else {}).items() if name.lower() != "authorization"
-        }
-        merged = Integration(wanted.url, wanted.encoding, headers | wanted.headers)
-        client.set_integration(application.id, merged, exists=known is not None)
+        client.set_integration(application.id, _joined(server, known, secret), exists=known is not None)
         done.append(application.name)
     with transaction.atomic():
         server = NetworkServer.objects.select_for_update().get(pk=server_id)
@@ -94,6 +90,22 @@ def set_up(*, server_id: int, actor: str) -> list[str]:
             after={"applications": done, "events_url": server.events_url},
         )
     return done
+
+
+def _joined(server: NetworkServer, known: Integration | None, secret: str) -> Integration:
+    """The integration with our address first, for ChirpStack posts to one after the other and waits 5 s for each."""
+    others = others_than(server, known)
+    headers = {} if known is None else dict(known.headers)
+    for name, value in list(headers.items()):
+        is_our_name = name.lower() == OWN_HEADER.lower()
+        is_ours = is_our_name or bearer_is_known(server, value) or not others
+        if is_our_name or (name.lower() == "authorization" and is_ours):
+            del headers[name]
+    # Where others are authorized by the usual header, ours must not take it away from them.
+    taken = any(name.lower() == "authorization" for name in headers)
+    headers[OWN_HEADER if taken else "Authorization"] = f"Bearer {secret}"
+    encoding = known.encoding if known and others else server.event_encoding
+    return Integration((server.events_url, *others), encoding, headers)
 
 
 def _put_secrets(server: NetworkServer, *, token: str, event_secret: str, is_new: bool) -> None:

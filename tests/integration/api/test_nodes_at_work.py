@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 
 from devices.models import Node, SavedView
 from fleet.audit.models import AuditEntry
@@ -85,6 +86,15 @@ def test_a_dry_run_reports_and_stores_nothing_then_the_file_is_applied(call: Cal
     assert stored_by_dry_run == 3
     assert (done["applied"], Node.objects.count()) == (True, 4)
     assert Node.objects.get(endpoint="press-0").labels == {"line": "8"}
+
+
+def test_a_file_sent_as_a_form_is_told_how_to_send_it(call: Caller) -> None:
+    file = SimpleUploadedFile("nodes.csv", b"endpoint,link,profile\n")
+
+    for query in ("", "?dry_run=true"):
+        answer = call("operator", "POST", f"/nodes/import{query}", file=file)
+        assert answer.status_code == 422
+        assert "--data-binary @nodes.csv" in answer.json()["fix"]
 
 
 def test_an_export_is_streamed_and_holds_what_the_filter_finds(call: Caller, nodes: list[Node]) -> None:

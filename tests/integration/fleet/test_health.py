@@ -11,7 +11,7 @@ from django.db import OperationalError
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from devices.models import LinkEvent
+from devices.models import LinkEvent, LoRaWanDevice, NetworkEvent, NetworkServer
 from fleet.accounts.models import Role
 from fleet.operations.heart import DEAD_AFTER_S, EVERY_S, Heart
 from fleet.operations.models import Heartbeat, LastRun, ProcessKind
@@ -95,6 +95,21 @@ def test_the_links_queue_is_as_old_as_its_oldest_event_that_is_not_drained(
     assert 90 <= found["queue-links"]["value"] < 100
     assert (found["queue-links"]["state"], found["queue-links"]["limit"]) == ("failed", 60.0)
     assert "add a worker" in found["queue-links"]["advice"]
+
+
+def test_posts_that_nobody_read_and_nodes_that_nobody_looked_at_age_the_links_queue_too() -> None:
+    now = timezone.now()
+    server = NetworkServer.objects.create(name="field", target="c:1", token_sealed=b"", event_base_url="https://f")
+    node = factories.make_node(link="lorawan", endpoint="0a00000000000001")
+    device = LoRaWanDevice.objects.create(node=node, server=server, region="EU868", due_at=now + timedelta(hours=1))
+    assert checks.queue_age("links", now=now) == 0
+    NetworkEvent.objects.create(
+        server=server, node=node, kind="up", key="up:1", at=now - timedelta(seconds=70), body={}
+    )
+    assert checks.queue_age("links", now=now) == 70
+    device.due_at = now - timedelta(seconds=200)
+    device.save()
+    assert checks.queue_age("links", now=now) == 200
 
 
 def test_the_pipeline_queue_counts_free_work_and_lost_leases_but_not_a_build_under_way() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from django.test import Client, override_settings
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
+from devices.models import NetworkEvent, NetworkServer
 from fleet.operations.models import LastRun, ProcessKind
 from fleet.operations.services import beat, count, observe
+from tests import factories
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns import work
 from updates.campaigns.reconcile import prove
@@ -80,6 +83,21 @@ def test_a_campaign_is_counted_by_states_links_and_events(client: Client) -> Non
     assert found["modelfleet_tick_duration_seconds"][()] == LastRun.objects.get(pk="tick").duration_s
 
 
+def quiet_server() -> NetworkServer:
+    last = timezone.now() - timedelta(hours=2)
+    fields = {"target": "c:1", "token_sealed": b"", "event_base_url": "https://f", "last_event_at": last}
+    return NetworkServer.objects.create(name="field", **fields)
+
+
+def test_a_chirpstack_that_went_quiet_and_posts_that_wait_are_counted(client: Client) -> None:
+    server = quiet_server()
+    node = factories.make_node(link="lorawan", endpoint="0a00000000000001")
+    NetworkEvent.objects.create(server=server, node=node, kind="up", key="up:1", at=timezone.now(), body={})
+    found = scrape(client)
+    assert found["modelfleet_network_events_unread"][()] == 1
+    assert 7200 <= found["modelfleet_network_server_quiet_seconds"]["field",] < 7300
+
+
 def test_what_does_not_add_up_is_counted(client: Client) -> None:
     scene = Scene()
     campaign = scene.tick(scene.campaign())
@@ -121,6 +139,7 @@ def everything(client: Client) -> set[str]:
     now = timezone.now()
     beat(kind=ProcessKind.WEB, name="here", serves="", started_at=now, now=now)
     count("link_events", {("nbiot", "holds"): 1})
+    quiet_server()
     client.get("/login/")
     return set(scrape(client))
 

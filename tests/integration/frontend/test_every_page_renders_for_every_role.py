@@ -24,6 +24,8 @@ def pages(fleet: Fleet) -> list[str]:
         "/nodes/import/template/",
         "/nodes/count/",
         *(f"/nodes/{node.pk}/" for node in fleet.nodes.values()),
+        "/hardware/",
+        "/nodes/unknown/",
         "/models/",
         f"/models/compare/?a={fleet.version.family.versions.get(name='1.0.0').pk}&b={fleet.version.pk}",
         "/patches/",
@@ -39,6 +41,9 @@ def pages(fleet: Fleet) -> list[str]:
 def operator_pages(fleet: Fleet) -> list[str]:
     return [
         "/nodes/import/",
+        "/nodes/new/?endpoint=press-1&link=nbiot",
+        "/hardware/profiles/new/",
+        "/hardware/firmware-builds/new/",
         "/nodes/labels/?which=all",
         "/models/upload/",
         "/campaigns/new/",

@@ -97,6 +97,23 @@ def test_a_server_that_is_down_is_said_so(sign_in: SignIn) -> None:
     assert "Not reached: plant" in client.get("/network-servers/").content.decode()
 
 
+def test_an_admin_removes_a_server_after_reading_what_becomes_of_its_nodes(sign_in: SignIn) -> None:
+    server = NetworkServer.objects.create(name="plant", target="h:1", token_sealed=b"x", event_base_url="http://h")
+    node = factories.make_node(link="lorawan", endpoint="0a00000000000001")
+    LoRaWanDevice.objects.create(node=node, server=server, region="EU868")
+    address = f"/network-servers/{server.pk}/"
+    assert sign_in(Role.APPROVER).post(f"{address}remove/").status_code == 403
+    client = sign_in(Role.ADMIN)
+    assert "1 node stays registered and is reached no longer" in client.get(address).content.decode()
+
+    body = client.post(f"{address}remove/", follow=True).content.decode()
+
+    assert "plant is removed." in body
+    assert not NetworkServer.objects.exists()
+    node.refresh_from_db()
+    assert AuditEntry.objects.get(action="network_server.removed").before["name"] == "plant"
+
+
 def test_a_node_page_shows_how_well_the_node_is_heard(sign_in: SignIn) -> None:
     node = factories.make_node(link="lorawan", endpoint="0a00000000000001")
     assert "not heard yet" in sign_in(Role.VIEWER).get(f"/nodes/{node.pk}/").content.decode()

@@ -4,11 +4,15 @@ from collections.abc import Callable
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
+from devices.links import link_for
+from devices.links.base import Recipient
+from devices.models import Delivery
 from fleet.accounts.models import Role
 from fleet.audit.models import AuditEntry
 from tests.integration.frontend.conftest import Fleet
-from updates.models import Campaign
+from updates.models import Campaign, NodeUpdate
 
 SignIn = Callable[[Role], Client]
 ACTIONS = ["approve", "launch", "start", "resume", "abort", "roll-back"]
@@ -151,13 +155,20 @@ def test_rolling_back_says_what_will_happen_and_leads_to_the_rollback(fleet: Fle
     client = sign_in(Role.APPROVER)
     address = f"/campaigns/{fleet.campaign.pk}/roll-back/"
 
-    # staged, on trial and confirmed; what the three hold in standby is what they had before
+    # Of those that ended or pull, one was confirmed and one holds a whole bundle; what they had is in standby.
+    trial = NodeUpdate.objects.get(campaign=fleet.campaign, node=fleet.nodes["trial"])
+    link_for(trial.node.link).command(command=b"x", nodes=[Recipient(trial.node_id, trial.pk)], now=timezone.now())
+    Delivery.objects.update(state="delivered")
     page = client.get(address).content.decode()
-    assert "3 nodes run this version or may switch to it soon" in page
-    assert "3 nodes go back by a command" in page
+    assert "2 nodes run this version or may switch to it soon" in page
+    assert "2 nodes go back by a command" in page
     response = client.post(address)
 
     rollback = Campaign.objects.get(reverts=fleet.campaign)
+    # The page said what was then planned.
+    sent, frames = rollback.plan["bytes_sent"], rollback.plan["frames"]
+    assert rollback.plan["reached"] == 2
+    assert f"It sends {sent} B in {frames} frames" in page
     assert response["Location"] == f"/campaigns/{rollback.pk}/"
     assert state_of(fleet.campaign) == "aborted"
     assert client.get(f"/campaigns/{rollback.pk}/", follow=True).status_code == 200

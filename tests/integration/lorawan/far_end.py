@@ -44,19 +44,34 @@ class FarEnd(api.DeviceServiceServicer, api.ApplicationServiceServicer, api.Devi
         self.after_enqueue: Any = None
         self.encoding = api.JSON
         self.post_to, self.authorization = "", ""
+        self.headers: dict[str, str] = {}
+        # What a device's page says, where the list of devices does not.
+        self.tags: dict[str, dict[str, str]] = {}
+        self._servers: list[grpc.Server] = []
 
     def __enter__(self) -> FarEnd:
-        self._server = grpc.server(futures.ThreadPoolExecutor(4))
-        api.add_DeviceServiceServicer_to_server(self, self._server)
-        api.add_ApplicationServiceServicer_to_server(Applications(self), self._server)
-        api.add_DeviceProfileServiceServicer_to_server(Profiles(self), self._server)
-        api.add_TenantServiceServicer_to_server(Tenants(self), self._server)
-        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        self._server.start()
+        self.target = f"127.0.0.1:{self._listen(None)}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.stop(None)
+        for server in self._servers:
+            server.stop(None)
+
+    def listen_with_tls(self, key: bytes, certificate: bytes) -> str:
+        """Besides, at an address of its own, which it returns. Both in PEM, for localhost."""
+        return f"localhost:{self._listen(grpc.ssl_server_credentials([(key, certificate)]))}"
+
+    def _listen(self, credentials: grpc.ServerCredentials | None) -> int:
+        server = grpc.server(futures.ThreadPoolExecutor(4))
+        api.add_DeviceServiceServicer_to_server(self, server)
+        api.add_ApplicationServiceServicer_to_server(Applications(self), server)
+        api.add_DeviceProfileServiceServicer_to_server(Profiles(self), server)
+        api.add_TenantServiceServicer_to_server(Tenants(self), server)
+        at = "127.0.0.1:0"
+        port = server.add_secure_port(at, credentials) if credentials else server.add_insecure_port(at)
+        server.start()
+        self._servers.append(server)
+        return int(port)
 
     def check(self, context: Any, method: str) -> None:
         self.calls.append(method)
@@ -92,6 +107,11 @@ class FarEnd(api.DeviceServiceServicer, api.ApplicationServiceServicer, api.Devi
         page = self.devices[request.offset : request.offset + request.limit]
         return api.ListDevicesResponse(total_count=len(self.devices), result=page)
 
+    def Get(self, request: Any, context: Any) -> Any:
+        self.check(context, "Device.Get")
+        device = api.Device(dev_eui=request.dev_eui, tags=self.tags.get(request.dev_eui, {}))
+        return api.GetDeviceResponse(device=device)
+
     def GetKeys(self, request: Any, context: Any) -> Any:
         self.check(context, "GetKeys")
         if request.dev_eui not in self.keys:
@@ -114,7 +134,7 @@ class FarEnd(api.DeviceServiceServicer, api.ApplicationServiceServicer, api.Devi
             body, content_type = event.SerializeToString(), "application/octet-stream"
         address = urlsplit(self.post_to)
         connection = http.client.HTTPConnection(address.netloc, timeout=10)
-        headers = {"Content-Type": content_type, "Authorization": self.authorization}
+        headers = {"Content-Type": content_type, "Authorization": self.authorization, **self.headers}
         connection.request("POST", f"{address.path}?event={kind}", body, headers)
         answer = connection.getresponse()
         text = answer.read().decode()

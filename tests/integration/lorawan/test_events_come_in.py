@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from chirpstack_api import api, integration
 from django.test import Client
+from django.utils import timezone
 
 from devices.links.lorawan.events import BODY_BYTES_MAX, BadEvent, read_event
 from devices.links.lorawan.models import LoRaWanDevice, NetworkEvent, NetworkEventKind, NetworkServer
@@ -38,6 +40,7 @@ def test_a_published_uplink_is_read_with_fields_of_a_later_version() -> None:
         (b"{}", "devEui"),
         (b'{"deviceInfo":{"devEui":"xyz"}}', "devEui"),
         (b'{"deviceInfo":{"devEui":"0101010101010101"},"dr":16}', "dr"),
+        (b'{"deviceInfo":{"devEui":"0101010101010101"},"joinServerContext":{"sessionKeyId":"ab"}}', "encrypted"),
     ],
 )
 def test_a_bad_body_is_refused_with_its_field(body: bytes, words: str) -> None:
@@ -140,6 +143,37 @@ def test_the_same_counter_after_a_join_is_another_frame(scene: Scene) -> None:
         scene.radio.uplink()
     feed_lorawan()
     assert scene.events() == ["holds", "report", "holds", "report"]
+
+
+def test_a_device_whose_counters_begin_anew_without_a_join_is_heard_again(scene: Scene) -> None:
+    scene.radio.counter = 500
+    scene.radio.uplink()
+    feed_lorawan()
+    # Reset: ChirpStack is told not to check its counters, so no event says so.
+    scene.radio.counter, scene.radio.state, scene.radio.rate = 0, 3, 2
+    scene.radio.outbox.append((26, scene.radio.report()))
+    scene.radio.uplink()
+    feed_lorawan()
+    device = LoRaWanDevice.objects.get()
+    assert (device.frame_counter, device.data_rate, device.joined_at is not None) == (0, 2, True)
+    assert bytes(device.last_report or b"")[0] == 0x13
+    assert NodeRadio.objects.get().frame_counter == 0
+
+
+def test_the_same_frame_after_a_while_is_that_of_a_device_which_was_reset(scene: Scene) -> None:
+    def again() -> None:
+        scene.radio.counter = 40
+        scene.radio.outbox.append((26, scene.radio.report()))
+        scene.radio.uplink()
+        feed_lorawan()
+
+    again()
+    before = LoRaWanDevice.objects.get().uplinks
+    NetworkEvent.objects.update(at=timezone.now() - timedelta(minutes=2))
+    again()
+    assert LoRaWanDevice.objects.get().uplinks == before + 1
+    again()
+    assert LoRaWanDevice.objects.get().uplinks == before + 1
 
 
 def test_a_late_report_is_passed_on_but_is_not_the_newest(scene: Scene) -> None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from chirpstack_api import api, common
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from devices.links.lorawan.checking import Finding, check
 from devices.links.lorawan.chirpstack import NotAllowed, Unreachable
 from devices.links.lorawan.discovery import discover
-from devices.links.lorawan.events import hash_of
+from devices.links.lorawan.events import OWN_HEADER, hash_of
 from devices.links.lorawan.models import LoRaWanDevice, NetworkServer
 from devices.links.lorawan.servers import set_up
 from devices.models import Node, UnknownEndpoint
@@ -51,14 +59,42 @@ def test_set_up_makes_every_application_post_here_with_a_secret(server: NetworkS
     assert header.removeprefix("Bearer ") not in str(entry.after)
 
 
-def test_set_up_keeps_the_headers_of_others_and_may_be_done_again(server: NetworkServer, far_end: FarEnd) -> None:
-    far_end.integrations[APPLICATION] = api.HttpIntegration(
-        application_id=APPLICATION, headers={"X-Proxy": "1", "authorization": "old"}, event_endpoint_url="http://x"
-    )
+def integrated(url: str, **headers: str) -> api.HttpIntegration:
+    return api.HttpIntegration(application_id=APPLICATION, event_endpoint_url=url, headers=headers)
+
+
+def test_set_up_may_be_done_again_and_changes_nothing_but_the_secret(server: NetworkServer, far_end: FarEnd) -> None:
+    set_up(server_id=server.pk, actor="ada")
+    first = dict(far_end.integrations[APPLICATION].headers)
+    set_up(server_id=server.pk, actor="ada")
+    again = far_end.integrations[APPLICATION]
+    assert again.event_endpoint_url == server.events_url
+    assert list(again.headers) == list(first) == ["Authorization"]
+    assert again.headers["Authorization"] != first["Authorization"]
+
+
+def test_addresses_that_events_go_to_already_keep_getting_them(server: NetworkServer, far_end: FarEnd) -> None:
+    far_end.integrations[APPLICATION] = integrated("http://plant/a, http://plant/b", authorization="Bearer theirs")
+    far_end.integrations[APPLICATION].encoding = api.PROTOBUF
     set_up(server_id=server.pk, actor="ada")
     set_up(server_id=server.pk, actor="ada")
-    headers = far_end.integrations[APPLICATION].headers
-    assert sorted(headers) == ["Authorization", "X-Proxy"]
+    kept = far_end.integrations[APPLICATION]
+    assert kept.event_endpoint_url == f"{server.events_url},http://plant/a,http://plant/b"
+    assert kept.headers["authorization"] == "Bearer theirs"
+    assert kept.encoding == api.PROTOBUF
+    finding = found(server)["application fleet"]
+    assert (finding.level, "http://plant/a" in finding.message) == ("good", True)
+
+    far_end.authorization, far_end.headers = "Bearer theirs", {OWN_HEADER: kept.headers[OWN_HEADER]}
+    assert far_end.post("up", ClassA(far_end).event())[0] == 204
+    far_end.headers = {OWN_HEADER: "Bearer wrong"}
+    assert far_end.post("up", ClassA(far_end).event())[0] == 401
+
+
+def test_an_authorization_that_nobody_else_needs_is_replaced(server: NetworkServer, far_end: FarEnd) -> None:
+    far_end.integrations[APPLICATION] = integrated("", authorization="Bearer left over", **{"X-Proxy": "1"})
+    set_up(server_id=server.pk, actor="ada")
+    assert sorted(far_end.integrations[APPLICATION].headers) == ["Authorization", "X-Proxy"]
 
 
 def test_a_set_up_that_fails_half_way_refuses_no_event(server: NetworkServer, far_end: FarEnd) -> None:
@@ -89,6 +125,21 @@ def test_devices_whose_tags_say_what_they_are_become_nodes(server: NetworkServer
     again = discover(server_id=server.pk, actor="ada")
     assert (again.known, again.registered) == (1, 0)
     assert Node.objects.get().site == "moved"
+
+
+def test_tags_that_an_older_chirpstack_leaves_out_of_its_list_are_asked_for(
+    server: NetworkServer, far_end: FarEnd
+) -> None:
+    factories.make_profile(name="board"), factories.make_firmware(name="fw-1")
+    far_end.devices = [item(f"{at:016x}") for at in range(1, 61)]
+    # The first 19 have none; then all others have.
+    far_end.tags = {f"{at:016x}": {"profile": "board", "firmware_build": "fw-1"} for at in range(20, 61)}
+    assert discover(server_id=server.pk, actor="ada").registered == 41
+
+    far_end.tags, far_end.calls = {}, []
+    far_end.devices = [item(f"{at:016x}") for at in range(100, 200)]
+    assert discover(server_id=server.pk, actor="ada").incomplete == 100
+    assert far_end.calls.count("Device.Get") == 20
 
 
 def test_discovery_reads_page_after_page(server: NetworkServer, far_end: FarEnd) -> None:
@@ -138,6 +189,22 @@ def test_an_integration_that_points_elsewhere_is_named(server: NetworkServer, fa
     assert "http://elsewhere/" in found(server)["application fleet"].message
 
 
+def test_our_address_with_a_slash_behind_it_is_a_problem_that_set_up_solves(
+    server: NetworkServer, far_end: FarEnd
+) -> None:
+    set_up(server_id=server.pk, actor="ada")
+    far_end.integrations[APPLICATION].event_endpoint_url += "/"
+    assert found(server)["application fleet"].level == "problem"
+    set_up(server_id=server.pk, actor="ada")
+    assert far_end.integrations[APPLICATION].event_endpoint_url == server.events_url
+
+
+def test_an_integration_with_another_secret_is_a_problem(server: NetworkServer, far_end: FarEnd) -> None:
+    far_end.integrations[APPLICATION] = integrated(server.events_url, Authorization="Bearer of somebody else")
+    finding = found(server)["application fleet"]
+    assert (finding.level, "secret" in finding.message) == ("problem", True)
+
+
 def test_a_refused_token_is_said_so(server: NetworkServer, far_end: FarEnd) -> None:
     NetworkServer.objects.update(token_sealed=server.token_sealed)
     far_end.refuse["Application.List"] = grpc.StatusCode.UNAUTHENTICATED
@@ -150,6 +217,34 @@ def test_a_server_that_is_not_there_is_said_so(server: NetworkServer) -> None:
     NetworkServer.objects.update(target="127.0.0.1:1")
     (finding,) = check(server_id=server.pk)
     assert (finding.level, finding.subject) == ("problem", "target")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[bytes, bytes]:
+    """A key and its own certificate for localhost, in PEM."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plant")])
+    now = timezone.now()
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return secret, made.public_bytes(Encoding.PEM)
+
+
+def test_a_server_with_a_certificate_of_our_own_ca_is_reached_over_tls(
+    server: NetworkServer, far_end: FarEnd, certificate: tuple[bytes, bytes], tmp_path: Path, settings: Any
+) -> None:
+    NetworkServer.objects.update(tls=True, target=far_end.listen_with_tls(*certificate))
+    assert found(server)["target"].level == "problem"
+
+    NetworkServer.objects.update(target=far_end.listen_with_tls(*certificate))
+    settings.CHIRPSTACK_CA_FILE = str(tmp_path / "ca.pem")
+    assert "No such file" in found(server)["target"].message
+    (tmp_path / "ca.pem").write_bytes(certificate[1])
+    assert found(server)["API"].level == "good"
 
 
 def test_no_application_is_said_so(server: NetworkServer, far_end: FarEnd) -> None:

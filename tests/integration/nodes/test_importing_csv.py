@@ -74,8 +74,31 @@ def test_every_error_is_said_with_row_column_and_value() -> None:
         (6, "endpoint", "known"),
         (7, "endpoint", "press 7"),
         (7, "site", "x" * 65),
+        (7, "profile", ""),
         (8, "", "more"),
     ]
+
+
+def test_a_row_whose_endpoint_is_wrong_or_taken_is_told_all_else_that_is_wrong_too() -> None:
+    text = HEADER + "press-1,nbiot,stm32l4,,\npress-1,nbiot,none,,\npress 2,nbiot,none,,\n,nbiot,stm32l4,,\n"
+
+    assert places(text) == [
+        (3, "endpoint", "press-1"),
+        (3, "profile", "none"),
+        (4, "endpoint", "press 2"),
+        (4, "profile", "none"),
+        (5, "endpoint", ""),
+    ]
+    assert check_import(data=text.encode(), update=False).errors[-1].message == "The empty cell is no endpoint name."
+
+
+def test_time_zones_are_taken_and_wrong_ones_named() -> None:
+    head = "endpoint,link,profile,time_zone\n"
+    assert places(head + "press-1,nbiot,stm32l4,Mars/Olympus\n") == [(2, "time_zone", "Mars/Olympus")]
+    apply(head + "press-1,nbiot,stm32l4,Europe/Berlin\npress-2,nbiot,stm32l4,\n")
+    assert list(Node.objects.values_list("time_zone", flat=True)) == ["Europe/Berlin", ""]
+    apply(head + "press-1,nbiot,stm32l4,Asia/Tokyo\n", update=True)
+    assert Node.objects.first().time_zone == "Asia/Tokyo"  # type: ignore[union-attr]
 
 
 def test_a_file_with_one_error_stores_nothing() -> None:

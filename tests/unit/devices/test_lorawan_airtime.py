@@ -64,7 +64,14 @@ def test_the_duty_cycle_goes_by_the_band() -> None:
 
 @pytest.mark.parametrize(
     ("config", "region"),
-    [("eu868", "EU868"), ("us915_0", "US915"), ("as923_2", "AS923"), ("cn470_10", None), ("", None)],
+    [
+        ("eu868", "EU868"),
+        ("us915_0", "US915"),
+        ("as923_2", "AS923"),
+        ("eu868-plant", "EU868"),
+        ("cn470_10", None),
+        ("", None),
+    ],
 )
 def test_the_region_follows_from_chirpstacks_configuration(config: str, region: str | None) -> None:
     assert region_of(config) == region

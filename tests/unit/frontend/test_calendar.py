@@ -30,7 +30,14 @@ def test_a_wave_opens_when_the_gate_of_the_one_before_has_decided() -> None:
     assert first.gate == START + timedelta(hours=55)
     assert second.opens == first.gate
     assert second.gate == START + timedelta(hours=110)
-    assert second.latest == START + timedelta(days=12)
+    # Twice: 7 h of transfer that begins after 4 days, and 48 h of soak.
+    assert second.latest == START + timedelta(days=12, hours=14)
+
+
+def test_the_latest_date_is_never_before_the_earliest() -> None:
+    slow = dates(hours=1000)
+
+    assert all(one.latest >= one.gate for one in slow)
 
 
 def test_a_wave_without_nodes_soaks_and_transfers_nothing() -> None:
