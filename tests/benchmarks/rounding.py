@@ -23,6 +23,9 @@ from updates.patches.weight_patch import encode_patch
 from updates.pipeline import child, judge
 from updates.pipeline.convert import fp32_outputs
 from updates.pipeline.deployed_rounding import STRENGTHS, CurvePoint, Metric, Rounded, chosen, curve, metric_of
+from updates.pipeline.integer_image import IntegerImage
+from updates.pipeline.layerwise import LayeredNetwork
+from updates.pipeline.post_pass import fuse_fully_connected_relu
 
 LIMITS = {"ad": (">=", 12.0), "resnet8": (">=", 8.0), "mobilenet": (">=", 25.0), "kws": (">=", 5.0)}
 _CALIBRATION, _EVALUATION = 1024, 2000
@@ -96,13 +99,24 @@ def _measure(name: str, scratch: Path) -> Row:
     )
     best = chosen(points)
     assert best is not None
-    frozen = rounded(0.0)[0].image
+    frozen = _nearest_at_deployed_scales((place / "float.tflite").read_bytes(), base)
     peer = min(
         ((peer, size(base, image)) for image in (plain, frozen) for peer, size in microcontroller_peers().items()),
         key=lambda one: one[1],
     )
     ordered = tuple(sorted(points, key=lambda point: point.rounded.strength))
     return Row(name, patch_bytes(plain), peer, measure(base), measure(plain), ordered, best)
+
+
+def _nearest_at_deployed_scales(float_model: bytes, base: bytes) -> bytes:
+    """What a quantizer gives that keeps the scales and rounds each value to nearest: often the smaller plain patch."""
+    image = IntegerImage(base)
+    for layer in LayeredNetwork(fuse_fully_connected_relu(float_model)).layers.values():
+        deployed = image.linear(layer.index)
+        weights = np.rint(layer.weights / deployed.scale[:, None]).clip(-deployed.limit, deployed.limit)
+        bias = None if deployed.bias is None else np.rint(layer.bias / deployed.bias_scale)
+        image.write(layer.index, weights, bias, deployed.scale, deployed.bias_scale)
+    return bytes(image.data)
 
 
 def _table(row: Row) -> str:
