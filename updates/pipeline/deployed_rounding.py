@@ -34,7 +34,7 @@ Doubles = npt.NDArray[np.float64]
 Scales = Literal["base", "new"]
 
 # 1: a bit a weight is worth a hundredth of the output's power.
-STRENGTHS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+STRENGTHS = (0.1, 0.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _POWER_A_BIT = 0.01
 _MOST_SAMPLES, _MOST_ACTIVATION_BYTES = 1024, 256 << 20
 _PROBES, _PROBE_NOISE = 16, 0.01
