@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,18 +46,19 @@ def test_bits_beyond_price_leave_everything_as_deployed(seed):
     assert np.array_equal(towards(wanted, deployed, fed, np.full(6, 1e12), limit=127, bias=False), deployed)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 1000), st.floats(0.5, 50))
-def test_at_any_price_the_error_is_less_than_by_changing_as_many_that_moved_most(seed, price):
-    wanted, deployed, samples, fed = layer(seed)
+@pytest.mark.parametrize("price", [1.0, 4.0, 16.0])
+def test_the_error_is_less_than_by_changing_as_many_weights_that_moved_most(price):
+    shares = []
+    for seed in range(20):
+        wanted, deployed, samples, fed = layer(seed)
+        found = towards(wanted, deployed, fed, np.full(6, price), limit=127, bias=False)
+        moves = np.abs(wanted - deployed)
+        changed = int((found != deployed).sum())
+        kept = np.sort(moves, axis=None)[-changed] if changed else np.inf
+        largest = np.where(moves >= kept, np.rint(wanted), deployed)
+        shares.append(error(wanted, found, samples) / error(wanted, largest, samples))
 
-    found = towards(wanted, deployed, fed, np.full(6, price), limit=127, bias=False)
-
-    changed = int((found != deployed).sum())
-    moves = np.abs(wanted - deployed)
-    kept = np.sort(moves, axis=None)[::-1][changed - 1] if changed else np.inf
-    largest = np.where(moves >= kept, np.rint(wanted), deployed)
-    assert error(wanted, found, samples) <= 1.05 * error(wanted, largest, samples)
+    assert np.exp(np.mean(np.log(shares))) < 0.9, shares
 
 
 def test_weights_stay_within_their_type():
