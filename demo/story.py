@@ -62,7 +62,7 @@ class Story:
         if [self.versions[name]["state"] for name in self.versions] != ["ready", "ready", "refused"]:
             raise RuntimeError(f"versions did not end as they must: {self.versions}")
         for name in ("1.0", "1.1"):
-            image = self.versions[name]["images"][0]
+            image = next(one for one in self.versions[name]["images"] if one["chosen_for"])
             self.images[name] = (image["digest"], self.client.get_bytes(f"/images/{image['digest']}/data"))
 
     def _upload(self, name: str) -> dict[str, Any]:

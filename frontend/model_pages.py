@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from frontend.memory_map import EVIDENCE
 from frontend.pages import Verdict, as_sentence, plural
-from frontend.svg import ConfusionRow, confusion
+from frontend.svg import ConfusionRow, confusion, outline_points
 from updates import selectors as updates
 from updates.comparison import Comparison
 from updates.models import Fit, ModelImage, ModelVersion
@@ -69,13 +70,43 @@ def _reasons(images: list[ModelImage]) -> str:
 
 
 def _worst(images: list[ModelImage]) -> str:
-    slices = [one for image in images if hasattr(image, "validation") for one in _slices(image)]
+    slices = [one for image in proved(images) for one in _slices(image)]
     judged = [one for one in slices if one["change"] is not None]
     if not judged:
         return ""
     worst = min(judged, key=lambda one: one["change"])
     points = f"{abs(worst['change']) * 100:.1f} points {'below' if worst['change'] < 0 else 'above'} fp32"
     return f"Worst slice: {worst['name']}, {points} on {plural(worst['n'], 'sample')}."
+
+
+def efficient(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of points with the smallest patch first, those that lose less than every smaller one; what ships, and the plain one."""
+    kept: list[dict[str, Any]] = []
+    least = math.inf
+    for point in curve:
+        if point["loss"] < least or point["chosen"] or not point["strength"]:
+            kept.append(point)
+        least = min(least, point["loss"])
+    return kept
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """profiles: names of those that get it. noise_db: on the worst slice that all images were shown; None: unknown."""
+
+    image: ModelImage
+    profiles: list[str]
+    noise_db: float | None
+
+
+def proved(images: list[ModelImage]) -> list[ModelImage]:
+    """Those that a profile gets, else the first: their reports are whole, the others' of the uploaded slices alone."""
+    judged = [image for image in images if hasattr(image, "validation")]
+    return [image for image in judged if _profiles_of(image)] or judged[:1]
+
+
+def _profiles_of(image: ModelImage) -> list[str]:
+    return [fit.profile.name for fit in image.fits.all() if fit.rank == 0 and fit.fits]
 
 
 @dataclass(frozen=True)
@@ -128,9 +159,16 @@ def version_page(version: ModelVersion, *, wanted_slice: str, now: datetime) -> 
     return {
         "version": version,
         "images": images,
+        "image_rows": sorted(
+            (ImageRow(image, _profiles_of(image), image.facts.get("noise_db")) for image in images),
+            key=lambda row: not row.profiles,
+        ),
+        "curve": efficient(version.evidence.get("curve", [])),
+        "left_out": version.evidence.get("left_out", []),
+        "fp32_latency": version.evidence.get("fp32_latency_ms"),
         "fit_rows": [(profile, [by_profile[pk].get(image.pk) for image in images]) for pk, profile in ordered],
         "evidence": sorted({FitCell(fit).evidence for fit in fits}),
-        "reports": [_report(image, wanted_slice) for image in images if hasattr(image, "validation")],
+        "reports": [_report(image, wanted_slice) for image in proved(images)],
         "building": building,
         "progress": build_progress(version, now=now) if building else None,
         "verdict": version_verdict(version, fits, images),
@@ -166,9 +204,22 @@ def _slices(image: ModelImage) -> list[dict[str, Any]]:
             if one.get("accuracy_int8") is not None
             else None,
             "worst_name": _class_name(image, one.get("worst_class")),
+            **_measured(one),
         }
         for one in image.validation.slices
     ]
+
+
+def _measured(one: dict[str, Any]) -> dict[str, Any]:
+    """The number of a slice without classes, for both sides, and what it is called."""
+    for field, name in (("auc", "area under the curve"), ("error", "root mean square error")):
+        if one.get(f"{field}_int8") is not None:
+            return {
+                "measure": name,
+                "measure_fp32": f"{one[f'{field}_fp32']:.4g}",
+                "measure_int8": f"{one[f'{field}_int8']:.4g}",
+            }
+    return {"measure": "", "measure_fp32": "", "measure_int8": ""}
 
 
 def _report(image: ModelImage, wanted_slice: str) -> dict[str, Any]:
@@ -190,7 +241,11 @@ def _report(image: ModelImage, wanted_slice: str) -> dict[str, Any]:
 
 def _flips(image: ModelImage, one: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"index": flip["index"], **{side: _class_name(image, flip[side]) for side in ("label", "fp32", "int8")}}
+        {
+            "index": flip["index"],
+            **{side: _class_name(image, flip[side]) for side in ("label", "fp32", "int8")},
+            "points": outline_points(flip.get("outline", ())),
+        }
         for flip in one.get("flips", ())
     ]
 

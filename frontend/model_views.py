@@ -22,7 +22,8 @@ from frontend.memory_map import memory_page
 from updates import comparison, patch_catalogue, services
 from updates import dossier as dossiers
 from updates import selectors as updates
-from updates.models import ModelFamily, ModelVersion, Patch
+from updates.firmware_header import header_of
+from updates.models import ModelFamily, ModelImage, ModelVersion, Patch
 from updates.states import PatchState, VersionState
 
 
@@ -203,3 +204,16 @@ def build_patch_again(request: HttpRequest, patch_id: int) -> HttpResponse:
     except services.PatchNotFailed as refusal:
         messages.error(request, str(refusal))
     return redirect("patches")
+
+
+@require_GET
+@signed_in
+def guard_header(request: HttpRequest, digest: str) -> HttpResponse:
+    """What firmware for this image is compiled with."""
+    try:
+        name, text = header_of(digest)
+    except ModelImage.DoesNotExist as error:
+        raise Http404(f"No image {digest[:64]}.") from error
+    response = HttpResponse(text, content_type="text/x-c; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response

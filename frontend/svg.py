@@ -179,3 +179,10 @@ def confusion(
 def _shade(count: int, total: int) -> str:
     share = count / total if total else 0
     return "h5" if share >= 0.5 else "h2" if share >= 0.02 else "h1"
+
+
+def outline_points(outline: Sequence[int]) -> str:
+    """Points of a polyline in 128 by 24 for values from 0 to 100; empty for less than two."""
+    if len(outline) < 2:
+        return ""
+    return " ".join(f"{128 * at / (len(outline) - 1):.1f},{23 - 0.22 * value:.1f}" for at, value in enumerate(outline))

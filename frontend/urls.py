@@ -39,6 +39,7 @@ urlpatterns = [
     path("models/upload/", model_views.upload, name="version-upload"),
     path("models/compare/", model_views.compare, name="version-compare"),
     path("models/<int:version_id>/", model_views.version, name="version"),
+    path("models/images/<str:digest>/guard.h", model_views.guard_header, name="image-guard"),
     path("models/<int:version_id>/dossier/", model_views.dossier, name="version-dossier"),
     path("models/<int:version_id>/dossier/signed/", model_views.dossier_file, name="version-dossier-file"),
     path("models/<int:version_id>/memory/", model_views.memory, name="version-memory"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
@@ -15,8 +15,10 @@ from fleet.accounts.authentication import actor_of, uploader, viewer
 from fleet.blobs.models import load
 from updates import selectors, services
 from updates.dossier import signed_dossier
+from updates.firmware_header import header_of
 from updates.models import Fit, ModelFamily, ModelImage, ModelVersion, ValidationReport
 from updates.node_filter import nodes_matching
+from updates.version_document import version_document
 
 router = Router()
 Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
@@ -26,7 +28,9 @@ class FamilyIn(Strict):
     name: str
     preprocessing: str = "none"
     class_names: list[str] = []
-    limits: dict[str, float] = {}
+    limits: dict[str, Any] = {}
+    task: Literal["auto", "classification", "anomaly", "regression"] = "auto"
+    signal: dict[str, int | float | None] = {}
 
 
 class FamilyOut(Schema):
@@ -35,11 +39,13 @@ class FamilyOut(Schema):
     model_id: str
     preprocessing: str
     class_names: list[str]
-    limits: dict[str, float]
+    limits: dict[str, Any]
+    task: str
+    signal: dict[str, Any]
 
 
 class ImageOut(Schema):
-    """arena_bytes: the bisected minimum in the TFLM interpreter."""
+    """arena_bytes: the bisected minimum in the TFLM interpreter. chosen_for: names of the profiles that get this image."""
 
     digest: str
     runtime: str
@@ -51,6 +57,11 @@ class ImageOut(Schema):
     operators: list[str]
     io_hash: str
     self_test_digest: str
+    chosen_for: list[str]
+
+    @staticmethod
+    def resolve_chosen_for(image: ModelImage) -> list[str]:
+        return [fit.profile.name for fit in image.fits.all() if fit.rank == 0 and fit.fits]
 
 
 class VersionOut(Schema):
@@ -155,6 +166,19 @@ def get_fit(request: HttpRequest, version_id: Id) -> object:
 def get_validation(request: HttpRequest, version_id: Id) -> object:
     version = get_object_or_404(ModelVersion, pk=version_id)
     return ValidationReport.objects.filter(image__version=version).select_related("image").order_by("image")
+
+
+@router.get("/versions/{version_id}/evaluation", response=dict[str, Any], auth=viewer, tags=["versions"])
+def get_evaluation(request: HttpRequest, version_id: Id) -> dict[str, Any]:
+    """The whole evidence, as `manage.py evaluate_model --json` writes it: docs/evaluation.md."""
+    return version_document(get_object_or_404(ModelVersion, pk=version_id))
+
+
+@router.get("/images/{digest}/guard.h", auth=viewer, tags=["versions"], response={200: None})
+def get_guard_header(request: HttpRequest, digest: Digest) -> HttpResponse:
+    """What firmware for this image is compiled with: contract, self-test, guard and hooks (docs/guard.md)."""
+    get_object_or_404(ModelImage, known=digest)
+    return HttpResponse(header_of(digest)[1], content_type="text/x-c; charset=utf-8")
 
 
 @router.get("/versions/{version_id}/dossier", response=SignedOut, auth=viewer, tags=["versions"])

@@ -18,7 +18,7 @@ class UpdatesConfig(AppConfig):
 
 def _refit(instance: Any, raw: bool = False, **kwargs: object) -> None:
     """Profiles are made and changed below this app, which must not be known there."""
-    from updates.builds import refit
+    from updates.fits import refit
 
     if not raw:
         transaction.on_commit(lambda: refit(instance))

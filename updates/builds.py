@@ -8,42 +8,52 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Count, Q
 
-from devices.models import HardwareProfile, KnownImage
+from devices.models import FirmwareBuild, HardwareProfile, KnownImage, Node
 from devices.services import PrefixClash, register_image
 from fleet.audit.models import record
 from fleet.blobs.models import load, store
 from fleet.operations.services import observe
 from fleet.operations.stopwatch import Stopwatch
 from updates import models
-from updates.models import ModelImage, ModelVersion
+from updates.fits import fit_images
+from updates.models import ModelFamily, ModelImage, ModelVersion
 from updates.pipeline import build as pipeline
-from updates.pipeline.fit import fit
+from updates.pipeline.choice import noise_db
+from updates.pipeline.document import SHAPE_FACTS, curve_entry, latency_entry, plain
+from updates.pipeline.guard import Guard
 from updates.pipeline.types import (
+    CURVE_LIMITS,
+    Against,
     BuildRequest,
     BuildResult,
     Image,
     Refused,
+    Signal,
     TargetClass,
+    Task,
     ValidationLimits,
     ValidationReport,
 )
-from updates.profiles import arena_evidence, compiled_refusals, latency_estimate, pipeline_profile
+from updates.profiles import pipeline_profile, targets_for
+from updates.radio_costs import against, transfer
+from updates.selectors import images_by_prefix
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)
 RENEW_EVERY_S = 20.0
 MAXIMUM_ATTEMPTS = 3
-# Serializes "fit this image to all profiles" with "fit all images to this profile": neither misses what the other adds.
-_FIT_LOCK = 0x666974
+# Which of the fleet's images are looked at for the one that most nodes of a family hold.
+_MOST_HELD = 200
+_KEPT_FACTS = ("arena_estimates", "work")
 
 
 def build_due(now: datetime, limit: int = 1) -> int:
@@ -138,50 +148,79 @@ def _renewing(renew: Callable[[], object]) -> Iterator[None]:
 
 
 def _request(version: ModelVersion) -> BuildRequest:
-    wanted = HardwareProfile.objects.filter(runtime="tflm").values_list("alignment", "cache_line_bytes")
+    family = version.family
+    profiles = tuple(pipeline_profile(one) for one in HardwareProfile.objects.filter(runtime="tflm"))
     return BuildRequest(
         onnx=load(version.onnx_id),
         calibration=load(version.calibration_id),
         evaluation=load(version.evaluation_id),
-        # One image for all: what is aligned to the widest is aligned to the others.
-        targets=(TargetClass(alignment=max([16, *(max(both) for both in wanted)])),),
-        limits=ValidationLimits(**version.family.limits),
-        preprocessing=version.family.preprocessing,
+        targets=targets_for(profiles) if profiles else (TargetClass(),),
+        profiles=profiles,
+        limits=ValidationLimits.of(family.limits),
+        preprocessing=family.preprocessing,
+        task=cast("Task | None", None if family.task == "auto" else family.task),
+        signal=Signal.of(family.signal),
+        against=_against(family),
+        contract=frozenset(FirmwareBuild.objects.values_list("io_hash", flat=True)),
     )
+
+
+def _against(family: ModelFamily) -> Against | None:
+    """The image of the family that most nodes hold, where the owner has said what a smaller patch may cost."""
+    if not CURVE_LIMITS & family.limits.keys():
+        return None
+    held = Node.objects.exclude(active_digest="").values_list("active_digest").annotate(nodes=Count("id"))
+    digests = [digest for digest, _ in held.order_by("-nodes", "active_digest")[:_MOST_HELD]]
+    images = images_by_prefix(digests)
+    known = [image for digest in digests if (image := images.get(digest[:8])) and image.version.family_id == family.pk]
+    return against(load(known[0].blob_id)) if known else None
 
 
 def _store(version: ModelVersion, result: BuildResult, now: datetime) -> None:
     """All of a build or nothing, in the caller's transaction. Raises Refused where reports could not tell images."""
     for image in result.images:
         _give_up_refused_image(image.digest, version)
-    failed: list[str] = []
+    noise = noise_db(result.reports)
+    near = {point.digest for point in result.curve if point.chosen}
     for image in result.images:
-        report = result.reports[image.digest]
-        row = _store_image(version, image)
-        models.ValidationReport.objects.create(image=row, **_report_fields(report))
-        _fit(ModelImage.objects.filter(pk=row.pk), HardwareProfile.objects.all())
-        if report.verdict != "passed":
-            failed += [f"{part.name}: {reason}" for part in report.slices for reason in part.reasons] or [
-                f"the verdict is {report.verdict}"
-            ]
+        more = {"near_deployed": True} if image.digest in near else {}
+        row = _store_image(version, image, noise[image.digest], result.guards.get(image.digest), more)
+        models.ValidationReport.objects.create(image=row, **_report_fields(result.reports[image.digest]))
+    fit_images(ModelImage.objects.filter(version=version), HardwareProfile.objects.all())
     version.tools, version.built_at, version.stage, version.progress_percent = result.tools, now, "done", 100
+    version.evidence = {
+        "left_out": [{**asdict(target), "reason": reason} for target, reason in result.left_out],
+        "fp32_latency_ms": latency_entry(result.fp32_latency_ms),
+        "curve": [curve_entry(point, None, transfer) for point in result.curve],
+        "curve_refusal": result.curve_refusal,
+    }
     version.lease_until = None
-    if failed:
-        verdicts = {report.verdict for report in result.reports.values()}
-        _refuse(
-            version,
-            stage="validate",
-            code="failed" if "failed" in verdicts else "inconclusive",
-            field="evaluation",
-            message="the quantized model is not proved to decide like the original: " + " ".join(failed),
-            fix="send more calibration data or a model that quantizes better"
-            if "failed" in verdicts
-            else "send more labelled evaluation samples",
-        )
+    if failure := _why_not_ready(result):
+        _refuse(version, **failure)
         return
     version.state = VersionState.READY
     version.save()
     record(actor="pipeline", action="version.ready", subject=version, after={"tools": result.tools})
+
+
+def _why_not_ready(result: BuildResult) -> dict[str, str] | None:
+    """A version is ready once the image of one profile, or of none where nothing fits, is proved. Else the reasons of
+    those that came nearest."""
+    if any(report.verdict == "passed" for report in result.reports.values()):
+        return None
+    chosen = {choice.digest for choice in result.choices if choice.digest} or {result.images[0].digest}
+    reports = [result.reports[digest] for digest in sorted(chosen)]
+    failed = any(report.verdict == "failed" for report in reports)
+    reasons = dict.fromkeys(reason for report in reports for reason in report.reasons)
+    return {
+        "stage": "validate",
+        "code": "failed" if failed else "inconclusive",
+        "field": "evaluation",
+        "message": "the quantized model is not proved to decide like the original: " + " ".join(reasons),
+        "fix": "send more calibration data or a model that quantizes better"
+        if failed
+        else "send more labelled evaluation samples",
+    }
 
 
 def _give_up_refused_image(digest: str, version: ModelVersion) -> None:
@@ -207,9 +246,12 @@ def _give_up_refused_image(digest: str, version: ModelVersion) -> None:
     )
 
 
-def _store_image(version: ModelVersion, image: Image) -> ModelImage:
-    facts = asdict(image)
-    kept = ("input_shape", "input_type", "output_shape", "output_type", "input_scale", "input_zero_point")
+def _store_image(
+    version: ModelVersion, image: Image, noise: float, guard: Guard | None, more: dict[str, Any]
+) -> ModelImage:
+    facts = {name: value for name, value in asdict(image).items() if name in (*SHAPE_FACTS, *_KEPT_FACTS)}
+    # JSON knows no infinity; null says that both outputs are equal.
+    facts |= more | {"noise_db": noise if math.isfinite(noise) else None, "guard": asdict(guard) if guard else None}
     return ModelImage.objects.create(
         version=version,
         **asdict(image.target),
@@ -220,7 +262,7 @@ def _store_image(version: ModelVersion, image: Image) -> ModelImage:
         operators=list(image.operators),
         io_hash=image.io_hash,
         self_test_digest=image.self_test_digest,
-        facts={name: facts[name] for name in (*kept, "output_scale", "output_zero_point", "arena_estimates", "work")},
+        facts=facts,
     )
 
 
@@ -238,10 +280,7 @@ def _register_image(digest: str) -> KnownImage:
 
 
 def _report_fields(report: ValidationReport) -> dict[str, Any]:
-    slices = [asdict(part) for part in report.slices]
-    for part in slices:
-        # JSON knows no infinity; null says that both outputs are equal.
-        part["sqnr_db"] = part["sqnr_db"] if math.isfinite(part["sqnr_db"]) else None
+    slices = [plain(asdict(part)) for part in report.slices]
     return {"verdict": report.verdict, "slices": slices, "reasons": list(report.reasons)}
 
 
@@ -249,43 +288,3 @@ def _refuse(version: ModelVersion, **reason: str) -> None:
     version.state, version.refusal, version.lease_until = VersionState.REFUSED, reason, None
     version.save()
     record(actor="pipeline", action="version.refused", subject=version, after=reason)
-
-
-def refit(profile: HardwareProfile) -> int:
-    """Judges every image on this profile anew, after it was made or changed; returns how many."""
-    with transaction.atomic():
-        return _fit(ModelImage.objects.all(), HardwareProfile.objects.filter(pk=profile.pk))
-
-
-def fit_again(image: ModelImage) -> int:
-    """Judges one image on every profile, in the caller's transaction; returns how many."""
-    return _fit([image], HardwareProfile.objects.all())
-
-
-def _fit(images: Iterable[ModelImage], profiles: Iterable[HardwareProfile]) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_FIT_LOCK])
-    rows = []
-    for image in images:
-        for profile in profiles:
-            verdict = fit(
-                image_bytes=image.size,
-                arena=arena_evidence(image),
-                alignment=image.alignment,
-                operators=tuple(image.operators),
-                profile=pipeline_profile(profile),
-                runtime=image.runtime,
-                latency=latency_estimate(image, profile),
-                refusals=compiled_refusals(image, profile),
-            )
-            numbers = asdict(verdict)
-            reasons, fits = list(numbers.pop("reasons")), numbers.pop("fits")
-            rows.append(models.Fit(image=image, profile=profile, fits=fits, numbers=numbers, reasons=reasons))
-    models.Fit.objects.bulk_create(
-        rows,
-        update_conflicts=True,
-        unique_fields=["image", "profile"],
-        update_fields=["fits", "numbers", "reasons"],
-        batch_size=1000,
-    )
-    return len(rows)

@@ -140,13 +140,13 @@ def _pairs(ones: list[ModelImage], others: list[ModelImage]) -> list[ImagePair]:
 
 
 def _profiles(pairs: list[ImagePair]) -> list[ProfileFits]:
-    """The fit of a version on a profile is that of its first image that fits, else of its first."""
+    """The fit of a version on a profile is that of the image which the profile gets, else of the one that comes nearest."""
     best: tuple[dict[int, Fit], dict[int, Fit]] = ({}, {})
     for pair in pairs:
         for side, image in zip(best, (pair.a, pair.b), strict=True):
             for fit in image.fits.all() if image else ():
                 known = side.get(fit.profile_id)
-                if known is None or (fit.fits and not known.fits):
+                if known is None or (not fit.fits, fit.rank) < (not known.fits, known.rank):
                     side[fit.profile_id] = fit
     profiles = {fit.profile_id: fit.profile for side in best for fit in side.values()}
     ordered = sorted(profiles.items(), key=lambda item: item[1].name)
@@ -154,8 +154,10 @@ def _profiles(pairs: list[ImagePair]) -> list[ProfileFits]:
 
 
 def _slices(pairs: list[ImagePair]) -> list[SliceDifference]:
-    """Of the first target class that both have, the largest loss first."""
-    both = next((pair for pair in pairs if pair.a and pair.b), None)
+    """Of one target class that both have, the largest loss first."""
+    # Proved on every slice in both, if there is one: what nobody gets saw the uploaded slices alone.
+    alike = [pair for pair in pairs if pair.a and pair.b]
+    both = max(alike, key=lambda pair: min(len(_report(pair.a)), len(_report(pair.b))), default=None)
     if both is None:
         return []
     a, b = ({one["name"]: one for one in _report(image)} for image in (both.a, both.b))

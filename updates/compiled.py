@@ -16,7 +16,7 @@ from devices.models import FirmwareBuild
 from devices.services import PrefixClash, register_image
 from fleet.audit.models import record
 from fleet.blobs.models import load, store
-from updates.builds import fit_again
+from updates.fits import fit_again
 from updates.models import ModelImage, ModelVersion, ValidationReport
 from updates.pipeline.reports import MAXIMUM_REPORT_BYTES, read_report
 from updates.pipeline.reports.st_validation import Evaluation
@@ -75,7 +75,7 @@ def add_compiled_image(
         self_test_digest=NO_SELF_TEST,
         facts={"report": understood.document(), "report_digest": hashlib.sha256(report).hexdigest()},
     )
-    verdict = judge_evaluations(evaluations, ValidationLimits(**version.family.limits))
+    verdict = judge_evaluations(evaluations, ValidationLimits.of(version.family.limits))
     ValidationReport.objects.create(
         image=made, verdict=verdict.verdict, slices=verdict.slices, reasons=list(verdict.reasons)
     )

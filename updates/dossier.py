@@ -50,6 +50,7 @@ def dossier(version_id: int, *, now: datetime) -> dict[str, Any]:
         "images": [_image(image) for image in images],
         "fits": [_fit(fit) for image in images for fit in image.fits.all()],
         "validation": [_validation(image) for image in images if hasattr(image, "validation")],
+        "found": version.evidence,
         "campaigns": _campaigns(version),
         "nodes": _nodes(images),
         "history": _history(version, images),

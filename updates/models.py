@@ -11,6 +11,7 @@ from django.db.models import Q
 from devices.models import HardwareProfile, KnownImage, Node
 from fleet.blobs.models import Blob
 from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PATCH_DEADLINE_S, PROGRESS_TIMEOUT_S
+from updates.pipeline.types import TASKS
 from updates.states import (
     FAULTS,
     OPEN_STATES,
@@ -34,13 +35,16 @@ class ModelFamily(models.Model):
     model_id = models.CharField(
         max_length=8, unique=True, default=_random_model_id, help_text="4 bytes in each manifest"
     )
-    task = models.CharField(max_length=16, choices=[("classification", "classification")], default="classification")
+    # auto: told from the labels and outputs of each upload.
+    task = models.CharField(max_length=16, choices=[(one, one) for one in ("auto", *TASKS)], default="auto")
     preprocessing = models.CharField(
         max_length=64, default="none", help_text="name of what the firmware does to raw data"
     )
     class_names = models.JSONField(default=list, blank=True)
     # Field names of updates.pipeline.types.ValidationLimits; what is left out has its default.
     limits = models.JSONField(default=dict, blank=True)
+    # Field names of updates.pipeline.types.Signal: which dimension of a sample is time, and how fast it was sampled.
+    signal = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -66,6 +70,8 @@ class ModelVersion(models.Model):
     # Why it was refused: stage, code, field, message, fix.
     refusal = models.JSONField(null=True, blank=True)
     tools = models.JSONField(default=dict, blank=True)
+    # What the build found besides images: left_out, fp32_latency_ms, curve (docs/evaluation.md).
+    evidence = models.JSONField(default=dict, blank=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     lease_until = models.DateTimeField(null=True, blank=True)
     uploaded_by = models.CharField(max_length=150, blank=True)
@@ -125,11 +131,13 @@ class ModelImage(models.Model):
 
 
 class Fit(models.Model):
-    """Whether an image runs on a profile, with the numbers and the reasons."""
+    """Whether an image runs on a profile, with the numbers and the reasons. The profile gets the image of rank 0 if it fits;
+    the others of the version follow, best first."""
 
     image = models.ForeignKey(ModelImage, on_delete=models.CASCADE, related_name="fits")
     profile = models.ForeignKey(HardwareProfile, on_delete=models.CASCADE, related_name="fits")
     fits = models.BooleanField()
+    rank = models.PositiveSmallIntegerField(default=0)
     numbers = models.JSONField()
     reasons = models.JSONField(default=list)
 

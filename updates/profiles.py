@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from devices.models import FirmwareBuild, HardwareProfile
 from updates.models import ModelImage
+from updates.pipeline.choice import candidates
 from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.latency import estimate
 from updates.pipeline.reports.swap import series_refusal, swap_refusals
 from updates.pipeline.reports.types import RuntimeReport
-from updates.pipeline.types import Latency, Profile, Work
+from updates.pipeline.types import Latency, Profile, TargetClass, Work
 
 
 def pipeline_profile(profile: HardwareProfile) -> Profile:
@@ -16,6 +17,7 @@ def pipeline_profile(profile: HardwareProfile) -> Profile:
     return Profile(
         name=profile.name,
         core=profile.core,
+        chip=profile.chip,
         clock_hz=profile.clock_hz,
         runtime=profile.runtime,
         kernel_library=profile.kernel_library,
@@ -24,13 +26,19 @@ def pipeline_profile(profile: HardwareProfile) -> Profile:
         reserved_sram_bytes=profile.reserved_sram_bytes,
         arena_fraction=profile.arena_fraction,
         alignment=profile.alignment,
-        cache_line=profile.cache_line_bytes,
+        cache_line_bytes=profile.cache_line_bytes,
         flash_erase_bytes=profile.flash_erase_bytes,
         flash_write_bytes=profile.flash_write_bytes,
         rtos=profile.rtos,
-        deadline_ms=profile.latency_deadline_ms,
+        latency_deadline_ms=profile.latency_deadline_ms,
         slot_read_bytes_per_second=profile.slot_read_bytes_per_second,
     )
+
+
+def targets_for(profiles: tuple[Profile, ...]) -> tuple[TargetClass, ...]:
+    """What is worth building for these; one alignment for all: the widest is good for the others too."""
+    ours = [profile for profile in profiles if profile.runtime == "tflm"]
+    return candidates(max([16, *(max(profile.alignment, profile.cache_line_bytes) for profile in ours)]))
 
 
 def arena_evidence(image: ModelImage) -> ArenaEvidence:

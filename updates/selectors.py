@@ -29,8 +29,10 @@ def versions(*, before: int | None = None, limit: int = PAGE) -> list[ModelVersi
 
 
 def whole_versions() -> QuerySet[ModelVersion]:
-    """With family and images: three queries for any number."""
-    return ModelVersion.objects.select_related("family").prefetch_related("images")
+    """With family, images, and the profiles that get them (`fits`): four queries for any number."""
+    chosen = Fit.objects.filter(rank=0, fits=True).select_related("profile").order_by("profile__name")
+    images = ModelImage.objects.order_by("id").prefetch_related(Prefetch("fits", chosen))
+    return ModelVersion.objects.select_related("family").prefetch_related(Prefetch("images", images))
 
 
 def builds_under_way() -> list[ModelVersion]:
@@ -98,7 +100,7 @@ def newest_fit(*, family_id: int, profile_id: int) -> Fit | None:
         Fit.objects.filter(profile_id=profile_id, image__version__family_id=family_id)
         .filter(image__version__state=VersionState.READY)
         .select_related("image__version__family")
-        .order_by("-image__version_id", "-fits", "image_id")
+        .order_by("-image__version_id", "-fits", "rank", "image_id")
         .first()
     )
 

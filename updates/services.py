@@ -22,7 +22,7 @@ from updates.models import ModelFamily, ModelVersion, Patch
 from updates.patches.codec import PatchFailed, build_patch
 from updates.patches.decoders import READS
 from updates.pipeline.arrays import MAXIMUM_UPLOAD_BYTES
-from updates.pipeline.types import MAXIMUM_ONNX_BYTES, ValidationLimits
+from updates.pipeline.types import MAXIMUM_ONNX_BYTES, Signal, ValidationLimits
 from updates.states import PatchState
 
 _log = structlog.get_logger(__name__)
@@ -53,22 +53,29 @@ def ensure_family(
     preprocessing: str = "none",
     class_names: list[str] | None = None,
     limits: dict[str, Any] | None = None,
+    task: str = "auto",
+    signal: dict[str, Any] | None = None,
     actor: str,
 ) -> tuple[ModelFamily, bool]:
     """The family and whether it is new. Raises UploadRefused for bad fields, UploadConflict where it exists otherwise.
 
     preprocessing names what the firmware does to raw data; it is part of the input and output contract. limits are
-    field names and values of updates.pipeline.types.ValidationLimits.
+    field names and values of updates.pipeline.types.ValidationLimits, signal those of Signal; task is "auto" or one of
+    TASKS.
     """
     try:
-        ValidationLimits(**(limits or {}))
-    except TypeError as error:
-        known = ", ".join(ValidationLimits.__dataclass_fields__)
-        raise UploadRefused("limits", f"{sorted(limits or {})} holds an unknown limit.", f"Use {known}.") from error
+        ValidationLimits.of(limits or {})
+        Signal.of(signal or {})
+    except ValueError as error:
+        field, _, message = str(error).partition(": ")
+        said, _, fix = message.partition("; ")
+        raise UploadRefused(field, f"{said}.", f"{fix[:1].upper()}{fix[1:]}.") from error
     wanted: dict[str, Any] = {
         "preprocessing": preprocessing,
         "class_names": class_names or [],
         "limits": limits or {},
+        "task": task,
+        "signal": signal or {},
     }
     with transaction.atomic():
         family = ModelFamily(name=name, **wanted)

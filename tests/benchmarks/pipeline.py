@@ -19,8 +19,9 @@ import onnx
 
 from tests.networks import KINDS, npz, recurrent, smooth
 from updates.pipeline import child
+from updates.pipeline.bench import SIDE_BY_SIDE
 from updates.pipeline.build import build
-from updates.pipeline.choice import candidates, choose
+from updates.pipeline.choice import candidates
 from updates.pipeline.types import BuildRequest, Profile, Refused, ValidationLimits
 
 LIMITS = {
@@ -35,7 +36,7 @@ PROFILES = (
     Profile("m4-small", sram_bytes=64 * 1024),
     Profile("m4-reference", kernel_library="reference", sram_bytes=256 * 1024),
     Profile("m7-cached", core="cortex-m7", clock_hz=216_000_000, sram_bytes=320 * 1024, slot_bytes=512 * 1024),
-    Profile("m33-hurried", core="cortex-m33", deadline_ms=100, sram_bytes=256 * 1024),
+    Profile("m33-hurried", core="cortex-m33", latency_deadline_ms=100, sram_bytes=256 * 1024),
 )
 CALIBRATION = 128
 _CHILD = "tests.benchmarks.pipeline"
@@ -61,8 +62,9 @@ def run(n: int | None = None, models: Path | None = None) -> dict[str, float]:
     rows = [_measure(case) for case in cases]
     print(_table(rows))
     refused_s = _refusal()
-    # What this process holds, and the largest of its children (one at a time).
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    # What this process holds, and as many of its largest child as run side by side.
+    own, child_kib = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = (own + SIDE_BY_SIDE * child_kib) / 1024
     return {
         "upload_to_verdict_s": max(row["seconds"] for row in rows),
         "upload_to_verdict_cpu_s": max(row["cpu_seconds"] for row in rows),
@@ -84,7 +86,6 @@ def _measure(case: _Case) -> dict[str, float]:
     )
     began, busy = time.monotonic(), _children_cpu_s()
     built = build(request, lambda stage, fraction: None)
-    choices = [choose(profile, built.images, built.fits, built.reports) for profile in PROFILES]
     seconds, busy = time.monotonic() - began, _children_cpu_s() - busy
     noise = {
         f"{image.target.precision} {image.target.granularity}": built.reports[image.digest].slices[0].sqnr_db
@@ -113,7 +114,7 @@ def _measure(case: _Case) -> dict[str, float]:
         "int4": noise.get("int4 fc-per-tensor", float("nan")),
         "peer": _peer(case),
         "published": float(case.published is not None),
-        "fitting": sum(choice.digest is not None for choice in choices),
+        "fitting": sum(choice.digest is not None for choice in built.choices),
     }
 
 

@@ -72,6 +72,7 @@ NO_PAGES = {
     *("node-timeline", "node-describe", "patch-build-again", "server-action", "campaign-filter", "campaign-halt"),
     *("oidc-login", "oidc-callback", "logout", "account-sessions-end", "token-revoke", "user-role", "user-activate"),
     *("user-deactivate", "user-password", "user-unlock", "audit-export", "version-dossier-file"),
+    "image-guard",
 }
 
 

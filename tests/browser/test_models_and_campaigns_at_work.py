@@ -17,7 +17,7 @@ from devices.simulator.lorawan.spec import LorawanNodeSpec, LorawanSpec
 from fleet.accounts.models import Role
 from tests import factories
 from tests.browser.field import worker
-from tests.browser.visitor import SIZES, signed_in_page
+from tests.browser.visitor import NARROW, SIZES, Visitor, overflow, signed_in_page
 from updates.builds import build_due
 from updates.models import Campaign, ModelImage, ModelVersion
 from updates.signer import installation_signer
@@ -233,3 +233,16 @@ def test_two_versions_are_ticked_and_compared_and_a_failed_patch_is_built_again(
 
     failed.refresh_from_db()
     assert failed.state == "waiting"
+
+
+def test_four_images_on_a_phone_scroll_within_their_table(visitor: Visitor) -> None:
+    profile = factories.make_profile()
+    version = factories.make_version(profiles=[profile])
+    for precision, granularity in (("int8", "fc-per-channel"), ("int16x8", "fc-per-tensor"), ("int4", "fc-per-tensor")):
+        factories.make_fit(factories.make_image(version, precision=precision, granularity=granularity), profile)
+    page = visitor.page(Role.VIEWER, size=NARROW)
+
+    page.goto(f"/models/{version.pk}/")
+
+    assert page.locator(".table.fit").bounding_box()["width"] > 390  # type: ignore[index]
+    assert overflow(page) == 0

@@ -8,6 +8,7 @@ from devices.models import FirmwareBuild
 from fleet.blobs.models import load
 from fleet.sealing import unseal
 from updates.campaigns.plan import REVERT_PURPOSE
+from updates.firmware_header import manifest_guard
 from updates.models import Campaign, ModelImage, Patch
 from updates.patches.bundle import Bundle, pack_bundle
 from updates.patches.codec import Codec
@@ -50,6 +51,7 @@ def _bundle(
         codec=int(codec),
         self_test_digest=bytes.fromhex(image.self_test_digest),
         revert_hash=revert_hash(_preimage(campaign)),
+        guard=manifest_guard(image),
     )
     return pack_bundle(Bundle(sign_manifest(manifest, active_signer()), payload))
 

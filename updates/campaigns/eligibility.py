@@ -11,6 +11,8 @@ from updates.models import ModelImage, ModelVersion
 from updates.pipeline.fit import fit
 from updates.profiles import arena_evidence, compiled_refusals, latency_estimate, pipeline_profile
 
+_LAST = 32_767
+
 
 class NodeKind(NamedTuple):
     """All that eligibility depends on; thousands of nodes share a few of these."""
@@ -34,7 +36,7 @@ class Choice:
 def choose(
     *, kind: NodeKind, images: Iterable[ModelImage], profile: HardwareProfile, firmware: FirmwareBuild | None
 ) -> Choice:
-    """The first image that fits, else why the first one does not."""
+    """The first image that fits, best for the profile first, else why the first one does not."""
     if firmware is None:
         return Choice(None, "firmware-unknown", "The node has not reported its firmware build: wait for its report.")
     overrides = {
@@ -43,7 +45,7 @@ def choose(
         if (value := getattr(kind, name)) is not None
     }
     refusal: Choice | None = None
-    for image in images:
+    for image in sorted(images, key=lambda image: _rank(image, profile)):
         if image.runtime != profile.runtime:
             continue
         if image.io_hash != firmware.io_hash:
@@ -66,6 +68,7 @@ def choose(
             overrides=overrides,
             available_operators=frozenset(firmware.operators),
             firmware_arena_bytes=firmware.arena_bytes,
+            decoder_ram_bytes=firmware.decoder_ram_bytes,
             refusals=refusals,
         )
         if result.fits:
@@ -80,6 +83,13 @@ def choose(
     return refusal or Choice(None, "no-image", f"No image of this version was built for {profile.runtime}.")
 
 
+def _rank(image: ModelImage, profile: HardwareProfile) -> tuple[int, int]:
+    """Images that were never fitted to the profile come last, in the order in which they were built."""
+    ranks = [fit.rank for fit in image.fits.all() if fit.profile_id == profile.pk]
+    return (ranks[0] if ranks else _LAST, image.pk)
+
+
 def images_of(version: ModelVersion) -> list[ModelImage]:
     """Images that may be shipped: validation of the exact bytes has passed."""
-    return list(version.images.filter(validation__verdict="passed").select_related("version__family").order_by("id"))
+    proved = version.images.filter(validation__verdict="passed").select_related("version__family")
+    return list(proved.prefetch_related("fits").order_by("id"))

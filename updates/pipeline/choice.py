@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
-from updates.pipeline.types import Fit, Image, Profile, TargetClass, ValidationReport
+from updates.pipeline.types import Alternative, Choice, Fit, Image, Profile, TargetClass, ValidationReport
 
+# Nearer than this, two images are as accurate as each other, and the frugal one is the better.
+ALIKE_DB = 0.5
 _RANK = {"passed": 2, "inconclusive": 1, "failed": 0}
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """An image that was weighed: whether it fits the profile, and its worst slice. `sqnr_db`: the lowest of all slices."""
-
-    digest: str
-    target: TargetClass
-    fits: bool
-    verdict: str
-    sqnr_db: float
-    arena_bytes: int
-    image_bytes: int
-
-
-@dataclass(frozen=True)
-class Choice:
-    """digest: the chosen image, None where none fits. alternatives: all images, best first, the chosen one too."""
-
-    profile: str
-    digest: str | None
-    alternatives: tuple[Alternative, ...]
-    reason: str
 
 
 def candidates(alignment: int = 16) -> tuple[TargetClass, ...]:
@@ -49,12 +27,17 @@ def choose(
     images: Sequence[Image],
     fits: Mapping[str, Sequence[Fit]],
     reports: Mapping[str, ValidationReport],
+    *,
+    contract: Collection[str] | None = None,
 ) -> Choice:
-    """fits and reports by image digest. Accurate means: the better verdict, then the higher SQNR on the worst slice (to
-    0.1 dB), then the smaller arena, then the smaller image. Raises KeyError for an image that was not fitted to the
-    profile or not validated."""
-    weighed = [_weigh(profile.name, image, fits[image.digest], reports[image.digest]) for image in images]
-    ordered = sorted(weighed, key=_key)
+    """fits and reports by image digest. Accurate means: the better verdict, then the higher SQNR on the worst of the
+    slices that all images were shown (within 0.5 dB), then the smaller arena, then the smaller image. contract: io_hashes that
+    firmware takes; an image with another comes after all that have one of these. Raises KeyError for an image that was
+    not fitted to the profile or not validated."""
+    noise = noise_db(reports)
+    weighed = [_weigh(profile.name, image, fits[image.digest], reports[image.digest], noise) for image in images]
+    foreign = {image.digest for image in images if contract is not None and image.io_hash not in contract}
+    ordered = best_first(weighed, foreign)
     if not ordered:
         return Choice(profile.name, None, (), "No image was built.")
     first = ordered[0]
@@ -68,16 +51,44 @@ def choose(
     return Choice(profile.name, first.digest, tuple(ordered), reason)
 
 
-def _weigh(profile: str, image: Image, fits: Sequence[Fit], report: ValidationReport) -> Alternative:
+def noise_db(reports: Mapping[str, ValidationReport]) -> dict[str, float]:
+    """By image digest: the SQNR on the worst of the slices that all images were shown."""
+    shown = [{one.name for one in report.slices} for report in reports.values()]
+    common = set.intersection(*shown) if shown else set()
+    return {
+        digest: min((one.sqnr_db for one in report.slices if one.name in common), default=-math.inf)
+        for digest, report in reports.items()
+    }
+
+
+def _weigh(
+    profile: str, image: Image, fits: Sequence[Fit], report: ValidationReport, noise: Mapping[str, float]
+) -> Alternative:
     found = next((one for one in fits if one.profile == profile), None)
     if found is None:
         raise KeyError(f"image {image.digest[:12]} was not fitted to profile {profile}")
-    worst = min((one.sqnr_db for one in report.slices), default=-math.inf)
     return Alternative(
-        image.digest, image.target, found.fits, report.verdict, worst, found.arena_bytes, found.image_bytes
+        image.digest,
+        image.target,
+        found.fits,
+        report.verdict,
+        noise[image.digest],
+        found.arena_bytes,
+        found.image_bytes,
     )
 
 
-def _key(one: Alternative) -> tuple[bool, int, float, int, int, str]:
-    noise = round(one.sqnr_db, 1) if math.isfinite(one.sqnr_db) else one.sqnr_db
-    return not one.fits, -_RANK[one.verdict], -noise, one.arena_bytes, one.image_bytes, one.digest
+def best_first(weighed: Sequence[Alternative], foreign: Collection[str] = ()) -> list[Alternative]:
+    """As `choose` says. foreign: digests of images that firmware in the field does not take."""
+
+    def standing(one: Alternative) -> tuple[bool, bool, int]:
+        return not one.fits, one.digest in foreign, -_RANK[one.verdict]
+
+    left = sorted(weighed, key=lambda one: (standing(one), -one.sqnr_db))
+    ordered: list[Alternative] = []
+    while left:
+        first = left[0]
+        alike = [one for one in left if standing(one) == standing(first) and one.sqnr_db >= first.sqnr_db - ALIKE_DB]
+        ordered += sorted(alike, key=lambda one: (one.arena_bytes, one.image_bytes, one.digest))
+        left = [one for one in left if one not in alike]
+    return ordered

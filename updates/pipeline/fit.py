@@ -22,6 +22,7 @@ def fit(
     firmware_arena_bytes: int | None = None,
     latency: Latency | None = None,
     refusals: Sequence[str] = (),
+    decoder_ram_bytes: int = 0,
 ) -> Fit:
     """All sizes in bytes.
 
@@ -29,6 +30,8 @@ def fit(
     the firmware's op set; None means not known, and is not judged. firmware_arena_bytes: the arena that the firmware
     was built with; it cannot grow with a new image, so it bounds the arena besides the profile's limit. latency: of one
     inference, held to the profile's deadline; None is not judged. refusals: what the caller knows against it besides.
+    decoder_ram_bytes: of the firmware's patch decoder, which works while the old image goes on deciding. A shadow trial
+    takes no more than that: both images run in one arena, one after the other.
     Raises ValueError for an unknown override.
     """
     own = dict(overrides or {})
@@ -57,10 +60,17 @@ def fit(
             f"The arena needs {arena_bytes} bytes, the firmware was built with {firmware_arena_bytes}: make the "
             f"largest layers smaller or ship firmware with an arena of {arena_bytes} bytes."
         )
-    if alignment % profile.alignment:
+    available = max(0, sram - reserved)
+    if decoder_ram_bytes and arena_bytes + decoder_ram_bytes > available:
         reasons.append(
-            f"The image is aligned to {alignment} bytes, the profile needs {profile.alignment}: "
-            f"build for a target class with alignment {profile.alignment}."
+            f"Arena and patch decoder need {arena_bytes} + {decoder_ram_bytes} bytes, {available} bytes of SRAM are left: "
+            f"make the largest layers {arena_bytes + decoder_ram_bytes - available} bytes smaller."
+        )
+    wanted = max(profile.alignment, profile.cache_line_bytes)
+    if alignment % wanted:
+        reasons.append(
+            f"The image is aligned to {alignment} bytes, the profile needs {wanted}: "
+            f"build for a target class with alignment {wanted}."
         )
     missing = sorted(set(operators) - available_operators) if available_operators is not None else []
     if missing:
@@ -82,4 +92,7 @@ def fit(
         arena_by_evidence=arena.ladder(kernel_library=profile.kernel_library),
         reasons=tuple(reasons),
         latency=latency,
+        available_sram_bytes=available,
+        decoder_ram_bytes=decoder_ram_bytes,
+        both_slots_bytes=2 * slot,
     )

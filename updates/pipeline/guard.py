@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from updates.pipeline.statistics import wilson
+from updates.pipeline.statistics import probabilities, wilson
 
 PER_MILLE = 1000
 # A window is strange only outside what all but a few of the evaluation's windows showed, with room to spare.
 _TAIL, _ROOM = 0.005, 0.25
+MAXIMUM_ERROR, MAXIMUM_FALLBACK = 0.05, 0.10
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,30 @@ class Bounds:
     deviation_low: int
     deviation_high: int
     saturated_high: int
+
+
+@dataclass(frozen=True)
+class Guard:
+    """threshold: for classifiers alone, None where the evaluation data allow none."""
+
+    bounds: Bounds
+    threshold: Confidence | None = None
+
+
+def propose(windows: npt.NDArray[Any], outputs: npt.NDArray[np.float32], labels: npt.NDArray[np.int64] | None) -> Guard:
+    """windows: (n, ...) of the input tensor, int8 or int16 (of which the high byte counts). outputs: (n, classes), as the
+    image gave them. labels: (n,) of a classifier, else None.
+
+    The threshold is the lowest that accepts at most MAXIMUM_ERROR of wrong decisions, at the upper end of the 95 %
+    interval; where none does, the highest that leaves at most MAXIMUM_FALLBACK of the windows to the fallback.
+    """
+    narrow = (windows >> 8 if windows.dtype.itemsize == 2 else windows).astype(np.int8)
+    if labels is None:
+        return Guard(bounds(narrow))
+    scores = probabilities(outputs)
+    confidence, right = scores.max(axis=1), outputs.argmax(axis=1) == labels
+    found = threshold(confidence, right, maximum_error=MAXIMUM_ERROR)
+    return Guard(bounds(narrow), found or threshold(confidence, right, maximum_fallback=MAXIMUM_FALLBACK))
 
 
 def statistics(windows: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:

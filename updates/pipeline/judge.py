@@ -6,7 +6,6 @@ It may end the whole process on a bad model or a tiny arena: call these in a chi
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -17,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from updates.pipeline import self_test
-from updates.pipeline.convert import fp32_latency_ms, fp32_outputs
 from updates.pipeline.quantize import quantized
+from updates.pipeline.slices import moved
 from updates.pipeline.types import Refused
 
 MAXIMUM_ARENA_BYTES = 16 * 1024 * 1024
 ARENA_STEP = 16
-_TIMED = 200
 # Below this the interpreter's constructor was seen to crash: no network is that small.
 _SMALLEST_ARENA = 256
 _MISSING_OPERATOR = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
@@ -151,18 +149,16 @@ def facts(image: bytes) -> dict[str, Any]:
 
 
 def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Child: image.tflite -> its facts, and for each evaluation slice fp32-<i>.npy and int8-<i>.npy in image layout."""
-    image = (directory / "image.tflite").read_bytes()
-    found = facts(image)
-    model = (directory / "checked.onnx").read_bytes()
-    for index in range(arguments["slices"]):
-        inputs = np.load(directory / f"inputs-{index}.npy")
-        moved = np.ascontiguousarray(inputs.transpose(0, *(1 + axis for axis in arguments["input_order"])))
-        if not (directory / f"fp32-{index}.npy").exists():  # the same for every target class
-            wanted = fp32_outputs(model, inputs).transpose(0, *(1 + axis for axis in arguments["output_order"]))
-            np.save(directory / f"fp32-{index}.npy", wanted)
-            if index == 0:
-                latency = fp32_latency_ms(model, inputs[:_TIMED])
-                (directory / "fp32-latency.json").write_text(json.dumps(latency))
-        np.save(directory / f"int8-{index}.npy", quantized_outputs(image, found["arena_bytes"], moved))
+    """Child: image.tflite -> its facts, and int8-<i>.npy in image layout for each index of `slices`."""
+    found = facts((directory / "image.tflite").read_bytes())
+    decide_stage(directory, arguments | {"arena_bytes": found["arena_bytes"]})
     return found
+
+
+def decide_stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Child: image.tflite -> int8-<i>.npy for each index of `slices`, in an arena of `arena_bytes`."""
+    image = (directory / "image.tflite").read_bytes()
+    for index in arguments["slices"]:
+        inputs = moved(np.load(directory / f"inputs-{index}.npy"), arguments["input_order"])
+        np.save(directory / f"int8-{index}.npy", quantized_outputs(image, arguments["arena_bytes"], inputs))
+    return {}

@@ -132,7 +132,7 @@ def reported(known: Latency, *, p99_ms: float, profile: Profile) -> Latency:
 
 def deadline_reason(latency: Latency, profile: Profile) -> str | None:
     """Why the deadline is missed even at the lower end of the band, None where it may be kept or there is none."""
-    deadline, least = profile.deadline_ms, latency.milliseconds[0]
+    deadline, least = profile.latency_deadline_ms, latency.milliseconds[0]
     if deadline is None or least <= deadline:
         return None
     return (

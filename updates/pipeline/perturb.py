@@ -12,18 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from updates.pipeline.types import Signal
+
 Floats = npt.NDArray[np.float32]
 _Generator = np.random.Generator
-
-
-@dataclass(frozen=True)
-class Signal:
-    """What the model's owner says of the input. `time_axis`: which dimension of a sample (without batch) is time, None:
-    none is, or features hide it. `sample_rate_hz` along it; `mains_hz`: 50 or 60."""
-
-    time_axis: int | None = None
-    sample_rate_hz: float | None = None
-    mains_hz: float = 50.0
 
 
 @dataclass(frozen=True)

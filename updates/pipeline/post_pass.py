@@ -21,7 +21,7 @@ ALLOWED_OPERATORS = frozenset(
     """.split()  # noqa: SIM905 - one line an operator would hide the rest of this file
 )
 _OPERATOR_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-_ALIGNMENTS = (4, 8, 16, 32, 64)
+ALIGNMENTS = (4, 8, 16, 32, 64)
 
 
 def unpack(model: bytes) -> Any:
@@ -173,13 +173,13 @@ def check_integer(data: bytes) -> None:
 
 def post_pass(data: bytes, *, alignment: int) -> bytes:
     """The slot's bytes, each buffer on `alignment` bytes (32 and 64 are cache lines). Raises Refused."""
-    if alignment not in _ALIGNMENTS:
+    if alignment not in ALIGNMENTS:
         raise Refused(
             stage="post_pass",
             code="unsupported_alignment",
             field="targets.alignment",
             message=f"{alignment} bytes cannot be reached",
-            fix=f"use one of {', '.join(map(str, _ALIGNMENTS))}",
+            fix=f"use one of {', '.join(map(str, ALIGNMENTS))}",
         )
     check_integer(data)
     check_operators(data, stage="post_pass")

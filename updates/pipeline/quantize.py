@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy.typing as npt
 from updates.pipeline import calibration, fake_quantization, post_pass, weight_rounding
 from updates.pipeline.calibration import Observed
 from updates.pipeline.convert import sqnr_db
+from updates.pipeline.slices import moved
 from updates.pipeline.types import Refused, TargetClass
 
 Floats = npt.NDArray[np.float32]
@@ -195,11 +198,10 @@ def observe(model: bytes, inputs: Floats) -> Observed:
     return calibration.observe(model, inputs, for_moments=fitted)
 
 
-def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Child: float.tflite and calibration.npy -> quantized.tflite, for `arguments["target"]`."""
-    target = TargetClass(**arguments["target"])
+def calibrate_stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Child: float.tflite and calibration.npy -> fused.tflite, observed.npz, and trained-ranges.json where training
+    fixed some. All target classes of a build share them."""
     inputs = np.load(directory / "calibration.npy")
-    moved = np.ascontiguousarray(inputs.transpose(0, *(1 + axis for axis in arguments["input_order"])))
     fused = post_pass.fuse_fully_connected_relu((directory / "float.tflite").read_bytes())
     known = json.loads((directory / "trained.json").read_text())
     trained = {}
@@ -209,12 +211,29 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         trained = fake_quantization.tensors_of_the_image(
             model, fused, inputs[:_PROBES], order, fake_quantization.Trained(**known)
         )
+    (directory / "trained-ranges.json").write_text(json.dumps(trained))
+    (directory / "fused.tflite").write_bytes(fused)
+    with _refused_by_the_quantizer():
+        calibration.save(observe(fused, moved(inputs, arguments["input_order"])), directory / "observed.npz")
+    return {"trained_tensors": len(trained)}
+
+
+def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Child: what `calibrate_stage` wrote -> quantized.tflite, for `arguments["target"]`."""
+    target = TargetClass(**arguments["target"])
+    inputs = moved(np.load(directory / "calibration.npy"), arguments["input_order"])
+    trained = json.loads((directory / "trained-ranges.json").read_text())
+    with _refused_by_the_quantizer():
+        observed = calibration.load(directory / "observed.npz")
+        image, rounding = best((directory / "fused.tflite").read_bytes(), inputs, observed, target, trained)
+    (directory / "quantized.tflite").write_bytes(image)
+    return {"rounding": rounding}
+
+
+@contextmanager
+def _refused_by_the_quantizer() -> Iterator[None]:
     try:
-        # All target classes of a build share what was observed; it costs most of this stage.
-        path = directory / "observed.npz"
-        if not path.exists():
-            calibration.save(observe(fused, moved), path)
-        image, rounding = best(fused, moved, calibration.load(path), target, trained)
+        yield
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise Refused(
             stage="quantize",
@@ -223,5 +242,3 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
             message=f"the quantizer refuses it: {str(error).strip().splitlines()[0][:300]}",
             fix="replace the operator that it names",
         ) from error
-    (directory / "quantized.tflite").write_bytes(image)
-    return {"rounding": rounding, "trained_tensors": len(trained)}

@@ -50,11 +50,13 @@ def test_a_version_goes_from_upload_to_an_approved_campaign(call: Caller) -> Non
 
     build_due(timezone.now(), 1)
     assert call("viewer", "GET", where).json()["state"] == "ready"
-    assert [one["fits"] for one in call("viewer", "GET", f"{where}/fit").json()] == [True]
-    [validation] = call("viewer", "GET", f"{where}/validation").json()
-    assert validation["verdict"] == "passed"
+    fits = call("viewer", "GET", f"{where}/fit").json()
+    assert {one["fits"] for one in fits} == {True}
+    [chosen] = [one for one in call("viewer", "GET", where).json()["images"] if one["chosen_for"] == ["stm32l4"]]
+    validations = {one["image"]: one["verdict"] for one in call("viewer", "GET", f"{where}/validation").json()}
+    assert validations[chosen["digest"]] == "passed"
 
-    image = ModelVersion.objects.get().images.get()
+    image = ModelVersion.objects.get().images.get(known=chosen["digest"])
     build = {"name": "fw-1", "io_hash": image.io_hash, "operators": image.operators}
     assert call("operator", "POST", "/firmware-builds", build).status_code == 201
     rows = [

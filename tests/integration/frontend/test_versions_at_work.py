@@ -57,7 +57,7 @@ def test_flipped_samples_are_listed_with_their_index_and_classes(sign_in: SignIn
     body = text_of(sign_in(Role.VIEWER), f"/models/{factories.make_version().pk}/")
 
     assert "2 of 300 samples are decided otherwise after quantization" in body
-    assert '<td class="num">203</td><td>press</td><td>press' in body
+    assert '<td class="num">203</td><td></td><td>press</td><td>press' in body
 
 
 def test_a_report_from_before_flips_were_kept_still_shows(sign_in: SignIn, db: None) -> None:
@@ -189,3 +189,46 @@ def test_versions_of_two_families_are_not_compared(sign_in: SignIn, db: None) ->
 
 def test_comparing_what_does_not_exist_is_a_404(sign_in: SignIn, db: None) -> None:
     assert sign_in(Role.VIEWER).get("/models/compare/?a=1&b=2").status_code == 404
+
+
+def test_who_gets_which_image_and_the_curve_are_shown(sign_in: SignIn, db: None) -> None:
+    profile = factories.make_profile(name="roomy")
+    version = factories.make_version(profiles=[profile])
+    image = version.images.get()
+    image.facts = {"noise_db": 31.2}
+    image.save()
+    kept = factories.make_image(version, precision="int4")
+    factories.make_fit(kept, profile)
+    kept.fits.update(rank=1)
+    point = {
+        "digest": image.digest,
+        "strength": 4.0,
+        "patch_bytes": 1234,
+        "frames": 12,
+        "hours": 0.5,
+        "link": "LoRaWAN",
+    }
+    version.evidence = {"curve": [{**point, "metric": "accuracy", "loss": 0.004, "within_limit": True, "chosen": True}]}
+    version.save()
+    client = sign_in(Role.VIEWER)
+
+    body = text_of(client, f"/models/{version.pk}/")
+
+    assert "kept to compare" in body
+    assert "1,234 B" in body
+    assert "31.2 dB" in body
+    header = client.get(f"/models/images/{image.digest}/guard.h")
+    assert header["Content-Disposition"].startswith("attachment")
+    assert image.digest in header.content.decode()
+    assert client.get(f"/models/images/{'0' * 64}/guard.h").status_code == 404
+
+
+def test_a_flipped_sample_is_drawn(sign_in: SignIn, db: None) -> None:
+    version = factories.make_version()
+    report = version.images.get().validation
+    report.slices = [
+        factories.make_slice(flips=[{"index": 1, "label": 0, "fp32": 0, "int8": 1, "outline": [0, 100, 50]}])
+    ]
+    report.save()
+
+    assert 'points="0.0,23.0 64.0,1.0 128.0,12.0"' in text_of(sign_in(Role.VIEWER), f"/models/{version.pk}/")

@@ -6,7 +6,8 @@ import pytest
 
 from devices.models import HardwareProfile
 from tests.integration.updates.test_version_builds import NOW, upload
-from updates.builds import build_due, refit
+from updates.builds import build_due
+from updates.fits import refit
 from updates.models import Fit
 from updates.pipeline.post_pass import misaligned_buffers
 
@@ -22,10 +23,10 @@ def test_an_image_is_aligned_to_the_longest_cache_line_and_held_to_the_deadline(
 
     build_due(NOW, 1)
 
-    image = version.images.get()
+    image = version.images.get(precision="int8", granularity="fc-per-tensor")
     assert image.alignment == 32
     assert misaligned_buffers(bytes(image.blob.data), 32) == []
-    fits = {fit.profile.name: fit for fit in Fit.objects.select_related("profile")}
+    fits = {fit.profile.name: fit for fit in image.fits.select_related("profile")}
     assert {name: fit.fits for name, fit in fits.items()} == {"plain": True, "cached": True, "hurried": False}
     assert "deadline is 1 ms" in fits["hurried"].reasons[0]
     low, likely, high = fits["cached"].numbers["latency"]["milliseconds"]
@@ -33,4 +34,4 @@ def test_an_image_is_aligned_to_the_longest_cache_line_and_held_to_the_deadline(
     hurried.latency_deadline_ms = None
     hurried.save()
     refit(hurried)
-    assert Fit.objects.get(profile=hurried).fits
+    assert Fit.objects.get(profile=hurried, image=image).fits

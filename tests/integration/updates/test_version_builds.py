@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from devices.models import HardwareProfile, KnownImage
+from devices.models import HardwareProfile, KnownImage, Node
 from fleet.audit.models import AuditEntry
 from updates import builds
 from updates.builds import build_due
@@ -45,7 +45,14 @@ def test_a_real_network_becomes_ready_with_fits_and_a_passed_validation(profiles
     assert build_due(NOW, 1) == 1
     version.refresh_from_db()
     assert (version.state, version.refusal, version.progress_percent, version.stage) == ("ready", None, 100, "done")
-    image = version.images.get()
+    assert version.images.count() == 4
+    assert list(Fit.objects.filter(rank=0, fits=True).values_list("profile__name", flat=True)) == ["roomy"]
+    image = version.images.get(fits__profile__name="roomy", fits__rank=0)
+    # Nothing is known of firmware yet, so an int8 input stays one.
+    assert image.precision == "int8"
+    assert image.facts["input_type"] == "int8"
+    others = version.images.exclude(pk=image.pk)
+    assert {other.validation.verdict for other in others} <= {"inconclusive", "failed"}
     assert hashlib.sha256(bytes(image.blob.data)).hexdigest() == image.digest
     assert KnownImage.objects.get(digest=image.digest).prefix == image.digest[:8]
     assert image.validation.verdict == "passed"
@@ -73,7 +80,7 @@ def test_a_version_that_fits_nowhere_is_still_ready(db: None) -> None:
     build_due(NOW, 1)
     version.refresh_from_db()
     assert version.state == "ready"
-    assert not Fit.objects.get().fits
+    assert not Fit.objects.filter(fits=True).exists()
 
 
 def test_a_network_that_loses_accuracy_is_refused_with_its_report_kept_and_more_lenient_data_may_follow(
@@ -240,3 +247,27 @@ def test_a_bad_upload_is_refused_by_field_and_nothing_is_stored(
         upload_version(**(good | arguments), actor="test")  # type: ignore[arg-type]
     assert refused.value.field == field
     assert not ModelVersion.objects.exists()
+
+
+def test_where_the_owner_gives_accuracy_for_bytes_the_image_near_the_deployed_one_ships(db: None) -> None:
+    ensure_family(name="imu", limits={"curve_accuracy_drop": 0.02}, actor="test")
+    profile = HardwareProfile.objects.create(
+        name="roomy", slot_bytes=262_144, sram_bytes=131_072, reserved_sram_bytes=32_768
+    )
+    first = upload("imu-1.0", "1.0")
+    build_due(NOW, 1)
+    held = first.images.get(fits__profile=profile, fits__rank=0)
+    Node.objects.create(endpoint="n1", link="nbiot", profile=profile, active_digest=held.digest)
+
+    second = upload("imu-1.1", "1.1")
+    build_due(NOW, 1)
+
+    second.refresh_from_db()
+    assert second.state == "ready", second.refusal
+    curve = second.evidence["curve"]
+    [point] = [one for one in curve if one["chosen"]]
+    [plain] = [one for one in curve if one["strength"] == 0]
+    assert point["patch_bytes"] < plain["patch_bytes"]
+    ships = second.images.get(fits__profile=profile, fits__rank=0)
+    assert ships.validation.verdict == "passed"
+    assert ships.digest == point["digest"]

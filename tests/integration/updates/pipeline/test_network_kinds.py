@@ -52,12 +52,28 @@ def noise(kind: str) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.parametrize("kind", SUPPORTED)
-def test_int8_passes_its_limit_and_fits_where_there_is_room(kind):
+def test_what_a_profile_gets_passes_perturbed_too_and_int8_fits_where_there_is_room(kind):
     result = built(kind)
+    choice = result.choices[0]
     image = result.images[0]
 
-    assert result.reports[image.digest].verdict == "passed", noise(kind)
     assert result.fits[image.digest][0].fits
+    assert result.reports[image.digest].verdict != "failed", noise(kind)
+    assert choice.digest is not None
+    report = result.reports[choice.digest]
+    assert report.verdict == "passed", report.reasons
+    assert {"clean", "noise-10db", "dropouts", "clipping"} <= {one.name for one in report.slices}
+
+
+@pytest.mark.parametrize("kind", SUPPORTED)
+def test_what_no_profile_gets_did_not_meet_perturbed_samples_and_is_not_said_to_pass(kind):
+    result = built(kind)
+    chosen = {choice.digest for choice in result.choices}
+
+    for digest, report in result.reports.items():
+        if digest not in chosen:
+            assert report.verdict != "passed"
+            assert [one.name for one in report.slices] == ["clean"]
 
 
 @pytest.mark.parametrize("kind", SUPPORTED)

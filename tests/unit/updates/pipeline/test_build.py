@@ -120,7 +120,7 @@ def test_each_profile_gets_its_own_verdict(result, image):
 
 def test_progress_names_each_stage_and_rises_to_one(result, progress):
     assert [stage for stage, _ in progress] == [
-        "check", "convert", "quantize", "post_pass", "judge", "validate", "done",
+        "check", "convert", "calibrate", "quantize", "post_pass", "judge", "validate", "done",
     ]  # fmt: skip
     fractions = [fraction for _, fraction in progress]
     assert fractions == sorted(fractions)
@@ -134,7 +134,7 @@ def test_the_same_request_gives_the_same_bytes(result, labels):
 
 
 def test_two_target_classes_give_an_image_each(labels):
-    two = (TargetClass(alignment=16), TargetClass(alignment=8))
+    two = (TargetClass(alignment=16), TargetClass(alignment=64))
 
     built = build(request(convolution_model(), labels=labels, targets=two), lambda stage, fraction: None)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -32,7 +33,9 @@ def test_an_image_at_both_limits_fits():
         ({"image_bytes": 1001}, ("1001", "1000", "1 bytes smaller")),
         ({"arena_bytes": 1401}, ("1401", "1400", "3000", "1000")),
         ({"firmware_arena_bytes": 1399}, ("1400", "1399")),
+        ({"decoder_ram_bytes": 601}, ("1400 + 601", "2000", "1 bytes smaller")),
         ({"alignment": 8}, ("8", "16")),
+        ({"profile": dataclasses.replace(PROFILE, cache_line_bytes=32)}, ("16", "32")),
         ({"available_operators": frozenset({"ADD"})}, ("CONV_2D",)),
         ({"runtime": "tvm"}, ("tvm", "tflm")),
     ],
@@ -43,6 +46,13 @@ def test_one_too_much_is_one_reason_with_its_numbers(changed, numbers):
     assert not found.fits
     assert len(found.reasons) == 1
     assert all(number in found.reasons[0] for number in numbers)
+
+
+def test_the_patch_decoder_shares_what_the_arena_leaves_and_both_slots_are_counted():
+    found = verdict(decoder_ram_bytes=600)
+
+    assert (found.fits, found.available_sram_bytes, found.decoder_ram_bytes) == (True, 2000, 600)
+    assert found.both_slots_bytes == 2000
 
 
 def test_a_nodes_own_memory_beats_its_profiles():

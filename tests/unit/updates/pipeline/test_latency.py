@@ -77,15 +77,15 @@ def test_only_a_deadline_below_the_whole_band_is_refused():
     low = found.milliseconds[0]
 
     assert deadline_reason(found, M4) is None
-    assert deadline_reason(found, dataclasses.replace(M4, deadline_ms=low + 0.01)) is None
-    reason = deadline_reason(found, dataclasses.replace(M4, deadline_ms=low * 0.99))
+    assert deadline_reason(found, dataclasses.replace(M4, latency_deadline_ms=low + 0.01)) is None
+    reason = deadline_reason(found, dataclasses.replace(M4, latency_deadline_ms=low * 0.99))
     assert reason is not None
     assert f"at least {low:.1f} ms" in reason
 
 
 def test_a_measured_p99_replaces_the_estimate_in_both_directions():
     found = estimate((CONVOLUTION,), M4)
-    tight = dataclasses.replace(M4, deadline_ms=found.milliseconds[1])
+    tight = dataclasses.replace(M4, latency_deadline_ms=found.milliseconds[1])
 
     slower = reported(found, p99_ms=found.milliseconds[1] + 1, profile=tight)
 
@@ -95,7 +95,7 @@ def test_a_measured_p99_replaces_the_estimate_in_both_directions():
 
 
 def test_a_profile_whose_deadline_cannot_be_kept_does_not_fit():
-    hurried = dataclasses.replace(Profile("hurried"), deadline_ms=0.05)
+    hurried = dataclasses.replace(Profile("hurried"), latency_deadline_ms=0.05)
 
     built = build(request(convolution_model(), profiles=(Profile("patient"), hurried)), lambda stage, done: None)
 

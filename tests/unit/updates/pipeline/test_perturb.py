@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from updates.pipeline.perturb import PERTURBATIONS, Signal, perturbed
+from updates.pipeline.perturb import PERTURBATIONS, perturbed
+from updates.pipeline.types import Signal
 
 RATE = 400.0
 TIMED = Signal(time_axis=1, sample_rate_hz=RATE)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from updates.pipeline.statistics import wilson
 from updates.pipeline.types import Refused, ValidationLimits
-from updates.pipeline.validate import compare, validate, wilson
+from updates.pipeline.validate import compare, outline, validate
 
 LIMITS = ValidationLimits(
     minimum_samples=100, minimum_class_samples=50, maximum_accuracy_drop=0.02, minimum_agreement=0.95,
@@ -158,3 +159,154 @@ def test_matrices_of_more_than_64_classes_are_not_kept():
 
     assert len(decided(64).confusion_int8) == 64
     assert decided(65).confusion_int8 == ()
+
+
+def test_one_wrong_decision_fails_a_zero_miss_slice_whatever_its_size_and_none_passes_it():
+    labels = np.array([0, 1, 1])
+    wrong = np.array([0, 1, 0])
+
+    for name, limits in (("zero-miss-arc", LIMITS), ("arc", ValidationLimits(zero_miss=("arc",)))):
+        assert compare(name, outputs(labels), outputs(labels), labels, limits).verdict == "passed"
+        missed = compare(name, outputs(labels), outputs(wrong), labels, limits)
+        assert missed.verdict == "failed"
+        assert missed.reasons == ("1 of 3 decisions are wrong, and this slice allows no miss.",)
+
+
+def test_a_miss_of_both_networks_is_a_miss():
+    labels, decided = np.array([1, 1]), np.array([1, 0])
+
+    assert compare("zero-miss", outputs(decided), outputs(decided), labels, LIMITS).misses == 1
+
+
+def test_made_slices_are_held_to_looser_limits_unless_the_owner_sets_others():
+    labels = np.arange(100) % 2
+    decided = labels.copy()
+    decided[:4] ^= 1
+
+    def verdict(limits: ValidationLimits, perturbed: bool) -> str:
+        return compare("dropouts", outputs(labels), outputs(decided), labels, limits, perturbed=perturbed).verdict
+
+    plain, strict = ValidationLimits(), ValidationLimits(slices={"dropouts": {"maximum_accuracy_drop": 0.03}})
+    assert verdict(plain, False) == "failed"
+    assert verdict(plain, True) == "passed"
+    assert verdict(strict, True) == "failed"
+
+
+def test_the_statistics_of_a_slice_are_those_of_their_definitions():
+    labels = np.zeros(100, np.int64)
+    after = labels.copy()
+    after[:3] = 1
+
+    found = compare("clean", outputs(labels), outputs(after), labels, LIMITS)
+
+    assert found.accuracy_interval == wilson(97, 100)
+    assert found.mcnemar_p == pytest.approx(0.25)  # three of three: 2 * 0.5 ** 3
+    assert found.kl > 0
+    assert (found.calibration_fp32, found.calibration_int8) == (pytest.approx(0), pytest.approx(0.03))
+
+
+RANDOM = np.random.default_rng(3)
+WINDOWS = RANDOM.normal(size=(200, 16)).astype(np.float32)
+ANOMALOUS = (np.arange(200) % 4 == 0).astype(np.int64)
+ERRORS = RANDOM.normal(size=(200, 16)) * np.where(ANOMALOUS == 1, 1.0, 0.1)[:, None]
+RECONSTRUCTED = WINDOWS + ERRORS.astype(np.float32)
+
+
+def test_an_autoencoder_is_judged_by_its_score_and_not_by_its_largest_output():
+    found = compare("clean", RECONSTRUCTED, RECONSTRUCTED + 0.001, ANOMALOUS, ValidationLimits(), inputs=WINDOWS)
+
+    assert (found.task, found.verdict, found.auc_fp32, found.auc_int8) == ("anomaly", "passed", 1.0, 1.0)
+    normal = np.sort(np.square(ERRORS).mean(1)[ANOMALOUS == 0])
+    assert found.threshold_fp32 == pytest.approx(normal[-8], rel=1e-3)  # 7 of 150 are above: at most 5 %
+    assert found.threshold_int8 != found.threshold_fp32
+    assert found.accuracy_int8 is None
+
+
+def test_an_autoencoder_whose_scores_move_together_fails_by_the_alarms_at_the_old_threshold():
+    """The area under the curve is as good as before, and every window raises an alarm."""
+    found = compare("clean", RECONSTRUCTED, RECONSTRUCTED + 0.3, ANOMALOUS, ValidationLimits(), inputs=WINDOWS)
+
+    assert found.auc_int8 == 1.0
+    assert found.verdict == "failed"
+    assert "alarms agree at the threshold of fp32" in found.reasons[0]
+
+
+def test_an_autoencoder_that_tells_less_apart_fails_by_the_area_under_its_curve():
+    blind = WINDOWS + RANDOM.normal(0.5, 0.3, size=(200, 1)).astype(np.float32)
+
+    found = compare("clean", RECONSTRUCTED, blind, ANOMALOUS, ValidationLimits(), inputs=WINDOWS)
+
+    assert any(reason.startswith("The area under the curve falls from 1.000") for reason in found.reasons)
+
+
+def test_one_output_with_labels_0_and_1_is_an_anomaly_score():
+    scores = ANOMALOUS[:, None].astype(np.float32) * 0.8 + 0.1
+
+    assert compare("clean", scores, scores, ANOMALOUS, ValidationLimits(), inputs=WINDOWS).auc_int8 == 1.0
+
+
+@pytest.mark.parametrize(("worse", "verdict"), [(16, "passed"), (17, "failed")])
+def test_a_regression_fails_by_the_growth_of_its_error_and_one_sample_decides(worse, verdict):
+    """k of 100 errors of 0.3 among 0.2: a root mean square of sqrt(0.04 + 0.05 k / 100), to 0.22 is allowed."""
+    wanted = np.linspace(1, 2, 100)[:, None].astype(np.float32)
+    after = wanted + np.where(np.arange(100) < worse, 0.3, 0.2)[:, None].astype(np.float32)
+
+    found = compare("clean", wanted + np.float32(0.2), after, wanted, ValidationLimits(minimum_sqnr_db=0))
+
+    assert (found.task, found.verdict) == ("regression", verdict)
+
+
+def test_quantization_noise_far_below_the_labels_is_no_growth_of_the_error():
+    wanted = np.linspace(1, 2, 100, dtype=np.float32)[:, None]
+
+    assert compare("clean", wanted, wanted + 0.01, wanted, ValidationLimits()).verdict == "passed"
+    assert compare("clean", wanted, wanted + 0.1, wanted, ValidationLimits()).verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"minimum_sample": 5}, "limits: 'minimum_sample' is unknown; use minimum_samples"),
+        ({"minimum_samples": "5"}, "limits.minimum_samples: '5' is no number"),
+        ({"zero_miss": "arc"}, "limits.zero_miss: 'arc' is no list"),
+        ({"slices": {"hum": 3}}, "limits.slices: it is no table"),
+        ({"slices": {"hum": {"agree": 1}}}, "limits.slices.hum: 'agree' is unknown"),
+    ],
+)
+def test_a_bad_limit_is_named_with_its_fix(given, said):
+    with pytest.raises(ValueError, match="limits") as caught:
+        ValidationLimits.of(given)
+    assert str(caught.value).startswith(said)
+
+
+def test_alarms_of_a_zero_miss_slice_go_by_the_threshold_of_the_clean_one():
+    """It has no normal samples of its own."""
+    clean = compare("clean", RECONSTRUCTED, RECONSTRUCTED, ANOMALOUS, ValidationLimits(), inputs=WINDOWS)
+    rare = ANOMALOUS == 1
+
+    def found(int8: np.ndarray):
+        return compare(
+            "zero-miss-bearing",
+            RECONSTRUCTED[rare],
+            int8,
+            ANOMALOUS[rare],
+            ValidationLimits(),
+            inputs=WINDOWS[rare],
+            threshold=clean.threshold_fp32,
+        )
+
+    assert (found(RECONSTRUCTED[rare]).verdict, found(RECONSTRUCTED[rare]).threshold_fp32) == ("passed", None)
+    blind = RECONSTRUCTED[rare].copy()
+    blind[0] = WINDOWS[rare][0]
+    assert found(blind).reasons == (f"1 of {rare.sum()} decisions are wrong, and this slice allows no miss.",)
+
+
+def test_a_sample_is_outlined_along_its_time_axis_in_64_steps_at_most():
+    ramp = np.broadcast_to(np.arange(640, dtype=np.float32), (3, 640))
+
+    drawn = outline(ramp, 1)
+
+    assert (len(drawn), drawn[0], drawn[-1]) == (64, 0, 100)
+    assert list(drawn) == sorted(drawn)
+    assert len(outline(ramp[:, :5], None)) == 15
+    assert set(outline(np.zeros((2, 4), np.float32), None)) == {50}
