@@ -11,6 +11,7 @@ from updates.patches.tflite_layout import is_tflite, tflite_layout
 # Instructions a byte of the target on a Cortex-M4F, -Os, by tests/benchmarks/patches.py; a copy is bound by the flash.
 _INSTRUCTIONS = {OpKind.LINEAR: 6500, OpKind.LITERAL: 6300}
 _INSTRUCTIONS_OTHER, _INSTRUCTIONS_COPY, _INSTRUCTIONS_S = 2300, 30, 400
+_INSTRUCTIONS_MOST = {Profile.S: 750, Profile.L: max(_INSTRUCTIONS.values())}
 _CLOCK_HZ = 64_000_000
 _CYCLES_AN_INSTRUCTION = 1.5  # assumed: flash wait states and taken branches
 _STACK_BYTES = {Profile.S: 92, Profile.L: 208}
@@ -36,8 +37,12 @@ class Inspection:
         """Estimate at 64 MHz; None without the base."""
         if not self.parts:
             return None
-        total = sum(part.size * _cost(part.op.kind, self.header) for part in self.parts)
-        return total * _CYCLES_AN_INSTRUCTION / _CLOCK_HZ
+        return _seconds(sum(part.size * _cost(part.op.kind, self.header) for part in self.parts))
+
+    @property
+    def seconds_at_most(self) -> float:
+        """As if every byte were of the dearest kind: known without the base."""
+        return _seconds(self.header.target_size * _INSTRUCTIONS_MOST[self.header.profile])
 
 
 def inspect_patch(patch: bytes, base: bytes | None, layout: Layout | None = None) -> Inspection:
@@ -65,6 +70,7 @@ def report(found: Inspection) -> str:
         f"decoder {found.ram_bytes} bytes of RAM with stack",
     ]
     if found.seconds is None:
+        lines.append(f"time    at most {found.seconds_at_most:.2f} s at 64 MHz (estimate)")
         return "\n".join([*lines, "bytes and mode by tensor need the base image: --base OLD"])
     lines.append(f"time    about {found.seconds:.2f} s at 64 MHz (estimate)")
     return "\n".join([*lines, "", *_table(found)])
@@ -81,6 +87,10 @@ def _table(found: Inspection) -> list[str]:
         "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
         for row in rows
     ]
+
+
+def _seconds(instructions: int) -> float:
+    return instructions * _CYCLES_AN_INSTRUCTION / _CLOCK_HZ
 
 
 def _cost(kind: OpKind, header: Header) -> int:

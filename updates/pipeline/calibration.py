@@ -19,7 +19,7 @@ from updates.pipeline.post_pass import operator_name, unpack
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 # Enough for second moments: each sample of a convolution gives as many rows as its output has positions.
-_ROWS_PER_SAMPLE = 256
+ROWS_PER_SAMPLE = 256
 # 128 MB of covariances: the layers beyond it, the widest, are rounded to nearest.
 _MOST_COVARIANCE_VALUES = 16_000_000
 
@@ -164,7 +164,7 @@ def _covariance_values(name: str, shape: Any) -> int:
     return int(np.prod(lengths[1:])) ** 2
 
 
-def rows_of(operator: Any, name: str, values: Floats, graph: Any, most: int | None = _ROWS_PER_SAMPLE) -> Doubles:
+def rows_of(operator: Any, name: str, values: Floats, graph: Any, most: int | None = ROWS_PER_SAMPLE) -> Doubles:
     """The rows that meet the weights, (g, rows, k): the im2col of one sample, thinned out evenly to about `most`."""
     shape = [int(length) for length in graph.tensors[int(operator.inputs[1])].shape]
     if name == "FULLY_CONNECTED":

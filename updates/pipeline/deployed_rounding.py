@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from updates.pipeline import post_pass
-from updates.pipeline.calibration import rows_of
+from updates.pipeline.calibration import ROWS_PER_SAMPLE
 from updates.pipeline.integer_image import IntegerImage, check_same_graph
 from updates.pipeline.layerwise import Layer, LayeredNetwork
 from updates.pipeline.rate_rounding import Fed, towards
@@ -34,10 +34,12 @@ Doubles = npt.NDArray[np.float64]
 Scales = Literal["base", "new"]
 
 # 1: a bit a weight is worth a hundredth of the output's power.
-STRENGTHS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+STRENGTHS = (0.1, 0.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _POWER_A_BIT = 0.01
-_MOST_SAMPLES, _MOST_ACTIVATION_BYTES = 256, 256 << 20
+_MOST_SAMPLES, _MOST_ACTIVATION_BYTES = 1024, 256 << 20
 _PROBES, _PROBE_NOISE = 16, 0.01
+# An input scale that grew by so much clips at the deployed one.
+_OUTGROWN = 1.1
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,14 @@ class Deployed:
         self._weights = sum(layer.weights.size for layer in self._network.layers.values())
         self._worth = [self._sensitivity(index) for index in range(len(self._spread))]
 
+    @property
+    def activations(self) -> tuple[Scales, ...]:
+        """Whose scales are worth trying: the deployed ones, and new ones where the new version's values outgrew those."""
+        grown = [self._image.input_scale(index) / self._base.input_scale(index) for index in range(len(self._image))]
+        return ("base", "new") if max(grown, default=0.0) > _OUTGROWN else ("base",)
+
     def rounded(self, strength: float, activations: Scales = "base") -> Rounded:
-        """strength > 0: from 0.1 (hardly noticed) to 100 (little changes)."""
+        """strength: 0 (rounded for accuracy alone), 0.1 (hardly noticed) to 100 (little changes)."""
         source = self._base if activations == "base" else self._image
         made = IntegerImage(bytes(self._base.data))
         made.take_constants(self._image)
@@ -224,13 +232,11 @@ class Deployed:
         second: Any = 0.0
         lost: Any = 0.0
         count = 0
-        graph = self._network.graph
-        for sample, exact in zip(taken, self._fed[layer.index], strict=True):
-            z = rows_of(layer.operator, layer.kind, sample[None], graph)
-            x = rows_of(layer.operator, layer.kind, exact[None], graph)
+        exact = self._network.rows(layer, self._fed[layer.index], most=ROWS_PER_SAMPLE)
+        for z, x in zip(self._network.rows(layer, taken, most=ROWS_PER_SAMPLE), exact, strict=True):
             if step is not None:
-                z = np.concatenate([z, np.full((*z.shape[:2], 1), step)], axis=2)
-                x = np.concatenate([x, np.full((*x.shape[:2], 1), step)], axis=2)
+                constant = np.full((*z.shape[:2], 1), step)
+                z, x = np.concatenate([z, constant], axis=2), np.concatenate([x, constant], axis=2)
             second = second + z.transpose(0, 2, 1) @ z
             lost = lost + (x - z).transpose(0, 2, 1) @ z
             count += z.shape[1]
@@ -244,7 +250,7 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     network, image, base = ((directory / f"{name}.tflite").read_bytes() for name in ("float", "image", "base"))
     near = Deployed(network, image, base, moved)
     found: list[dict[str, Any]] = []
-    for activations in arguments.get("activations", ("base", "new")):
+    for activations in arguments.get("activations", near.activations):
         for strength in arguments.get("strengths", STRENGTHS):
             one = near.rounded(strength, activations)
             file = f"near-{len(found)}.tflite"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +32,11 @@ class LinearInteger:
 
 
 class IntegerImage:
-    """`data` is the image; writing changes it and never its size."""
+    """`data` is the image; writing changes it and never its size. Raises Refused (stage against) where it is none."""
 
     def __init__(self, image: bytes) -> None:
+        if image[4:8] != b"TFL3":
+            raise _refused("is not a .tflite file", "give the exact bytes of the slot that most nodes hold")
         self.data = bytearray(image)
         self._model = schema.Model.GetRootAs(self.data, 0)
         self._graph = self._model.Subgraphs(0)
@@ -97,6 +100,14 @@ class IntegerImage:
         taken: Floats = ((levels - zero) * scale).astype(np.float32)
         return taken
 
+    def shared(self) -> list[int]:
+        """Buffers of linear layers that something else uses too: they cannot be written for one of their users."""
+        tensors = self.tables.subgraphs[0].tensors
+        users = Counter(int(tensor.buffer) for tensor in tensors)
+        own = [int(index) for _, operator in self._linear for index in operator.inputs[1:] if index >= 0]
+        uses = Counter(own)
+        return sorted({tensors[place].buffer for place in own if users[tensors[place].buffer] > 1 or uses[place] > 1})
+
     def take_constants(self, other: IntegerImage) -> None:
         """All constants but the linear layers' from an image of the same graph, with their scales."""
         chosen = {int(index) for _, operator in self._linear for index in operator.inputs[1:]}
@@ -156,14 +167,14 @@ def check_same_graph(image: IntegerImage, base: IntegerImage) -> None:
             if _form(image, at, new) != _form(base, at, old):
                 differs = f"tensor {at} of shape {_form(base, at, old)}, the new version has {_form(image, at, new)}"
                 break
+    if differs is None and (shared := base.shared()):
+        differs = f"a buffer that several tensors share ({shared[0]})"
     if differs:
-        raise Refused(
-            stage="against",
-            code="other_graph",
-            field="against",
-            message=f"the base image has {differs}",
-            fix="use a base of the same network, precision and granularity, or send the plainly quantized image",
-        )
+        raise _refused(f"has {differs}", "use a base of the same network and target class, or send the plain image")
+
+
+def _refused(message: str, fix: str) -> Refused:
+    return Refused(stage="against", code="other_graph", field="against", message=f"the base image {message}", fix=fix)
 
 
 def _options(operator: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Linear layers are multiplied here; every other operator runs alone in LiteRT's r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,13 +99,18 @@ class LayeredNetwork:
         options = layer.operator.builtinOptions
         low, high = _ACTIVATIONS[int(options.fusedActivationFunction)]
         shape = [int(length) for length in self.graph.tensors[int(layer.operator.outputs[0])].shape]
-        found = np.empty((len(inputs), *shape[1:]), np.float32)
-        for index, sample in enumerate(inputs):
-            rows = rows_of(layer.operator, layer.kind, sample[None], self.graph, most=None)
-            each = layer.kind == "DEPTHWISE_CONV_2D"
+        each = layer.kind == "DEPTHWISE_CONV_2D"
+        found = []
+        for rows in self.rows(layer, inputs, most=None):
             out = np.matmul(rows, weights[:, :, None])[:, :, 0].T if each else rows[0] @ weights.T
-            found[index] = np.clip(out + bias, low, high).reshape(shape[1:])
-        return found
+            found.append(np.clip(out + bias, low, high).astype(np.float32))
+        return np.concatenate(found).reshape(len(inputs), *shape[1:])
+
+    def rows(self, layer: Layer, inputs: Floats, *, most: int | None) -> Iterator[Doubles]:
+        """What meets a layer's weights, (g, rows, k) each: of all samples at once where they are rows already."""
+        parts = (inputs,) if layer.kind == "FULLY_CONNECTED" else (sample[None] for sample in inputs)
+        for part in parts:
+            yield rows_of(layer.operator, layer.kind, part, self.graph, most)
 
     def _other(self, at: int, values: dict[int, Floats]) -> Floats:
         interpreter, sources = self._alone_at(at)

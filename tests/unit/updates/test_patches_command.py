@@ -36,7 +36,9 @@ def test_a_patch_made_is_applied_and_explained(files: Path, profile: str, capsys
     assert sorted(path.name for path in files.iterdir()) == ["again", "layout", "new", "old", "patch"]
     capsys.readouterr()
     assert command(files, "info", "@patch") == 0
-    assert "--base" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--base" in said
+    assert "at most" in said and " s at 64 MHz" in said
     assert command(files, "info", "@patch", "--base", "@old", "--layout", "@layout") == 0
     said = capsys.readouterr().out
     assert f"profile {profile.upper()}, {(files / 'patch').stat().st_size} bytes" in said
