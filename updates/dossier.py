@@ -5,6 +5,7 @@ It is made from rows each time: what it says is what the database held at `made_
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,8 @@ from updates import selectors
 from updates.models import Campaign, ModelImage, ModelVersion, SigningKey
 from updates.patches.jws import open_json, sign_json
 from updates.patches.signing import TrustedKeys
+from updates.pipeline.document import plain
+from updates.pipeline.types import ValidationLimits
 from updates.signer import installation_signer
 from updates.signing_keys import active_signer
 
@@ -46,7 +49,9 @@ def dossier(version_id: int, *, now: datetime) -> dict[str, Any]:
         "version": _version(version),
         "inputs": _inputs(version),
         "tools": version.tools,
-        "limits": version.family.limits,
+        # With the defaults written out: what it was held to, whatever they become.
+        "limits": plain(asdict(ValidationLimits.of(version.family.limits))),
+        "signal": version.family.signal,
         "images": [_image(image) for image in images],
         "fits": [_fit(fit) for image in images for fit in image.fits.all()],
         "validation": [_validation(image) for image in images if hasattr(image, "validation")],
@@ -105,6 +110,7 @@ def _fit(fit: Any) -> dict[str, Any]:
         "digest": fit.image.digest,
         "profile": fit.profile.name,
         "fits": fit.fits,
+        "rank": fit.rank,
         "reasons": fit.reasons,
         **{name: value for name, value in fit.numbers.items() if name != "profile"},
     }

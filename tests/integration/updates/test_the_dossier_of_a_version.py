@@ -47,6 +47,7 @@ def test_it_says_what_went_in_what_came_out_who_approved_and_who_runs_it() -> No
     assert [(one["profile"], one["fits"], one["arena_limit_bytes"]) for one in found["fits"]] == [
         ("stm32l4", True, 63_078)
     ]
+    assert found["limits"]["minimum_samples"] == 100
     assert found["validation"][0]["slices"][0]["name"] == "clean"
     assert [(one["approved_by"], one["nodes"]) for one in found["campaigns"]] == [("olga", {"confirmed": 1})]
     assert found["nodes"] == {image.digest: 1}

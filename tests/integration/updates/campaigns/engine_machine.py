@@ -71,10 +71,11 @@ class Worker:
 
         def unless_killed() -> None:
             # What falls over a closed connection on the way out would hide that it was killed.
+            _dying.now = False
             try:
                 run()
-            except BaseException as error:
-                if not _was_killed(error):
+            except BaseException:
+                if not _dying.now:
                     raise
 
         return self.thread.submit(unless_killed)
@@ -84,14 +85,15 @@ class Worker:
         self.thread.shutdown()
 
 
+# Of each worker's thread: whether it was killed in its job.
+_dying = threading.local()
+
+
 def die() -> None:
     """Nothing that this worker does afterwards reaches the database."""
+    _dying.now = True
     connection.connection.close()
     raise Killed
-
-
-def _was_killed(error: BaseException | None) -> bool:
-    return error is not None and (isinstance(error, Killed) or _was_killed(error.__context__))
 
 
 class EngineMachine(RuleBasedStateMachine):

@@ -16,15 +16,28 @@ class Killed(BaseException):
 @contextmanager
 def at_statement(number: int, strike: Callable[[], None]) -> Iterator[None]:
     """Calls `strike` once, around the statement of this number (from 0) on this thread's connection: an even number
-    strikes before statement number / 2, an odd one after it. Commits and rollbacks count as statements."""
-    moments = iter(range(2**62))
+    strikes before statement number / 2, an odd one after it. Commits and rollbacks count as statements.
+
+    Where `strike` raises, no later statement is let through: what catches an error on the way out, as the loop over all
+    campaigns does, must not go on working for a process that is no more.
+    """
+    moments, dead = iter(range(2**62)), False
+
+    def pass_moment() -> None:
+        nonlocal dead
+        if dead:
+            raise Killed
+        if next(moments) == number:
+            try:
+                strike()
+            except BaseException:
+                dead = True
+                raise
 
     def struck(work: Callable[..., Any], *arguments: Any) -> Any:
-        if next(moments) == number:
-            strike()
+        pass_moment()
         result = work(*arguments)
-        if next(moments) == number:
-            strike()
+        pass_moment()
         return result
 
     commit, rollback = connection._commit, connection._rollback
