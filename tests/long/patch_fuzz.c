@@ -1,4 +1,5 @@
-/* Decodes mutated patches over mutated bases under the sanitizers: fuzz SEEDS ROUNDS RANDOM.
+/* Decodes mutated patches over mutated bases under the sanitizers: fuzz SEEDS ROUNDS RANDOM. With -DLIBFUZZER and
+ * -fsanitize=fuzzer, libFuzzer brings the bytes and is led by what they reach: size of the patch (u16, little-endian), patch, base.
  * SEEDS: for each seed base, target and patch, each as a length (u32, little-endian) and the bytes. Every buffer has its
  * exact size on the heap, so an access outside of an image ends the program. Exit 1: a wrong image was accepted. */
 #include "internal.h"
@@ -40,6 +41,7 @@ static blob copy_of(blob from, uint32_t room) {
     return to;
 }
 
+#ifndef LIBFUZZER
 static void mutate(blob *patch) {
     uint32_t times = 1u + draw(4), at, count, i;
     while (times-- != 0u && patch->size > 16u) {
@@ -64,6 +66,8 @@ static void mutate(blob *patch) {
         }
     }
 }
+
+#endif
 
 /* Whether the node would take what came out. */
 static int accepted(blob base, blob patch, uint8_t *out, uint32_t *size) {
@@ -99,6 +103,30 @@ static int accepted(blob base, blob patch, uint8_t *out, uint32_t *size) {
     return good;
 }
 
+#ifdef LIBFUZZER
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count) {
+    uint32_t size, i;
+    blob base, patch, whole;
+    uint8_t *out;
+    if (count < 4u) return 0;
+    size = (uint32_t)data[0] | (uint32_t)data[1] << 8;
+    if (size > count - 2u) size = (uint32_t)(count - 2u);
+    whole.bytes = (uint8_t *)data + 2;
+    whole.size = size;
+    patch = copy_of(whole, 0);
+    whole.bytes += size;
+    whole.size = (uint32_t)(count - 2u) - size;
+    base = copy_of(whole, 0);
+    out = malloc(LIMIT);
+    /* The same bytes take the same way: how the input is cut and which decoder reads it hangs on them. */
+    for (state = 1, i = 0; i < count; i++) state = state * 31u + data[i] + 1u;
+    (void)accepted(base, patch, out, &size);
+    free(out);
+    free(base.bytes);
+    free(patch.bytes);
+    return 0;
+}
+#else
 static blob read_blob(FILE *file) {
     uint8_t head[4];
     blob read = {NULL, 0};
@@ -146,3 +174,4 @@ int main(int count, char **arguments) {
     printf("%u rounds, %u images accepted, all of them right\n", (unsigned)rounds, (unsigned)taken);
     return taken != 0u ? 0 : 3; /* with none the harness tests nothing */
 }
+#endif
