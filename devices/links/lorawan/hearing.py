@@ -279,6 +279,9 @@ class Hearing:
         if session is None or getattr(answer, "index", 0) != 0:
             return
         if isinstance(answer, fragmentation.SetupAnswer) and session.stage == SessionStage.SETUP:
+            if answer.accepted and session.setup_answer != ACCEPTED:
+                # The node has taken the offer up. Its first fragment may wait long for a gateway's duty cycle.
+                self.events.append(self._progress(session, 0, at))
             session.setup_answer = ACCEPTED if answer.accepted else " ".join(answer.refusals)
         elif isinstance(answer, fragmentation.StatusAnswer) and session.stage == SessionStage.ASKING:
             self._status(session, answer, at)

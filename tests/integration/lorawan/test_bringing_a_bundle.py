@@ -42,6 +42,15 @@ def test_a_bundle_arrives_whole_and_the_engine_hears_of_each_step(scene: Scene) 
     assert progress is not None and (progress.total_bytes or 0) >= len(BUNDLE)
 
 
+def test_a_node_that_accepts_the_set_up_has_begun_before_its_first_fragment_is_sent(scene: Scene) -> None:
+    scene.offer(BUNDLE)
+    scene.run(lambda: "progress" in scene.events())
+    assert scene.radio.seen_numbers == []
+    begun = LinkEvent.objects.get(kind="progress")
+    assert begun.received_bytes == 0
+    assert (begun.total_bytes or 0) >= len(BUNDLE)
+
+
 def test_the_bundle_of_the_base_that_the_node_proved_is_taken(scene: Scene) -> None:
     delivery = scene.offer(b"patch" * 40, base=bytes(range(32)))
     scene.run(lambda: state(delivery) == "delivered")
