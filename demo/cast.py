@@ -63,7 +63,7 @@ ENDS = {
 
 LINKS = ("nbiot", "lorawan")
 PLANTS = 4
-GATEWAYS_A_PLANT = 4
+GATEWAYS_A_PLANT = 6
 # Of twenty LoRaWAN nodes, how many are at each data rate: most are near a gateway, a few at the edge of its reach.
 DATA_RATES = [5] * 9 + [4] * 4 + [3] * 3 + [2] * 2 + [1] + [0]
 # RX2 is in the band with ten times the duty cycle; at DR3, as public networks set it, not at the default DR0.
