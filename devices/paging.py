@@ -19,8 +19,8 @@ from devices.models import Node
 
 # Nodes that are walked along at first and at most. With a share of matches above 1 % a page of 50 is full by then.
 SHORT_STRETCH, STRETCH = 500, 5000
-# Most matches that are first gathered and then put in order, in two statements.
-GATHERED = 20_000
+# Most matches that are first gathered and then put in order, in two statements: after the short stretch, and at most.
+GATHERED_SOON, GATHERED = 1000, 20_000
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,16 @@ def page_of_nodes(matching: QuerySet[Node], *, sort: str = "", cursor: Cursor | 
     ids: list[int] = []
     few: list[int] | None = None
     for part, order in _parts(sort, cursor or Cursor()):
-        page = _walked(matching, part, order, limit - len(ids)) if few is None else None
+        page = None
+        # Along the order, or all that match: first a little of each, then much of each.
+        for stretch, most in ((SHORT_STRETCH, GATHERED_SOON), (STRETCH, GATHERED)):
+            if few is None:
+                page = _walked(matching, part, order, stretch, limit - len(ids))
+            if page is None and few is None:
+                few = _few(matching, most)
+            if page is not None or few is not None:
+                break
         if page is None:
-            few = few if few is not None else _few(matching)
             page = _gathered(matching & part if few is None else _among(part, few), order, limit - len(ids))
         ids += page
         if len(ids) == limit:
@@ -92,22 +99,20 @@ def _parts(sort: str, cursor: Cursor) -> Iterator[tuple[QuerySet[Node], list[Ord
         )
 
 
-def _walked(matching: QuerySet[Node], part: QuerySet[Node], order: list[OrderBy], limit: int) -> list[int] | None:
-    """None where a stretch does not fill the page and is not the last."""
-    ahead = part.order_by(*order).values_list("pk", flat=True)
-    for length in (SHORT_STRETCH, STRETCH):
-        stretch = list(ahead[:length])
-        matches = set(_among(matching, stretch).order_by().values_list("pk", flat=True))
-        found = [pk for pk in stretch if pk in matches][:limit]
-        if len(found) == limit or len(stretch) < length:
-            return found
-    return None
+def _walked(
+    matching: QuerySet[Node], part: QuerySet[Node], order: list[OrderBy], length: int, limit: int
+) -> list[int] | None:
+    """None where a stretch of this length does not fill the page and is not the last."""
+    stretch = list(part.order_by(*order).values_list("pk", flat=True)[:length])
+    matches = set(_among(matching, stretch).order_by().values_list("pk", flat=True))
+    found = [pk for pk in stretch if pk in matches][:limit]
+    return found if len(found) == limit or len(stretch) < length else None
 
 
-def _few(matching: QuerySet[Node]) -> list[int] | None:
-    """All that match, by the indexes of the filter alone; None where they are many."""
-    found = list(matching.order_by().values_list("pk", flat=True)[: GATHERED + 1])
-    return found if len(found) <= GATHERED else None
+def _few(matching: QuerySet[Node], most: int) -> list[int] | None:
+    """All that match, by the indexes of the filter alone; None where they are more than `most`."""
+    found = list(matching.order_by().values_list("pk", flat=True)[: most + 1])
+    return found if len(found) <= most else None
 
 
 def _gathered(rows: QuerySet[Node], order: list[OrderBy], limit: int) -> list[int]:
