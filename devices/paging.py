@@ -20,7 +20,7 @@ from devices.models import Node
 # Nodes that are walked along at first and at most. With a share of matches above 1 % a page of 50 is full by then.
 SHORT_STRETCH, STRETCH = 500, 5000
 # Most matches that are first gathered and then put in order, in two statements: after the short stretch, and at most.
-GATHERED_SOON, GATHERED = 1000, 20_000
+GATHERED_SOON, GATHERED = 5000, 20_000
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def page_of_nodes(matching: QuerySet[Node], *, sort: str = "", cursor: Cursor | 
         if page is None:
             page = _gathered(matching & part if few is None else _among(part, few), order, limit - len(ids))
         ids += page
-        if len(ids) == limit:
+        if len(ids) == limit or (few is not None and len(ids) == len(few)):
             break
     return ids
 
