@@ -213,14 +213,14 @@ class Story:
             after = page[-1]["id"]
         return nodes
 
-    def start_campaign(self) -> dict[str, Any]:
+    def start_campaign(self, waves: list[dict[str, int]] | None = None) -> dict[str, Any]:
         campaign = self.client.post(
             "/campaigns",
             {
                 "name": "IMU 1.1 to all plants",
                 "version_id": self.versions["1.1"]["id"],
                 "node_filter": "",
-                "waves": WAVES,
+                "waves": waves or WAVES,
                 "gate": self._gate(),
                 "offer_timeout_s": self.timer_s,
                 # A node that is made to fail fails each time: one attempt shows it, more would only take longer.

@@ -18,6 +18,8 @@ from demo.story import wrong_slots
 
 NODES = 60
 KILLS = 20
+# Three, so that the campaign is still running when the last part is killed.
+WAVES = [{"percent": 5, "soak_s": 300}, {"percent": 30, "soak_s": 300}, {"percent": 100, "soak_s": 0}]
 PRODUCT = ["web", "worker-campaigns", "worker-links", "worker-pipeline", "beat", "lwm2m"]
 SERVICES = ["postgres", "redis"]
 
@@ -30,7 +32,7 @@ def test_a_campaign_survives_twenty_kills_of_its_parts(tmp_path: Path) -> None:
     try:
         opened = open_story(stage, nodes=NODES, seed=7, loss=0.1, client_type=PatientClient)
         story, state = opened.story, opened.state
-        campaign_id = story.start_campaign()["id"]
+        campaign_id = story.start_campaign(WAVES)["id"]
 
         killer = Killer(stage, story.client, campaign_id)
         killer.start()
