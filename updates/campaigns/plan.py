@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 from zoneinfo import available_timezones
 
 from django.db import connection, transaction
@@ -36,13 +36,17 @@ REVERT_PURPOSE = "revert-preimage"
 EXAMPLES = 3
 # Keys of a plan that do not depend on the sizes of patches.
 KEPT = ("members", "patches", "terms", "conflicts")
+Value = TypeVar("Value")
 # How a node is heard, and the region of one that was not heard yet.
 RADIO_COLUMNS = ("radio__region", "radio__data_rate", "radio__gateway_id", "lorawan__region")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
-    """One node of a campaign as planned. `stratum` groups nodes that fail alike; `decoder` is that of its firmware."""
+    """One node of a campaign as planned. `stratum` groups nodes that fail alike; `decoder` is that of its firmware.
+
+    A plan holds one for each node, a million at a time: what many share is one object, see `Shared`.
+    """
 
     node_id: int
     endpoint: str
@@ -143,6 +147,7 @@ def members_among(nodes: QuerySet[Node], *, images: list[ModelImage], now: datet
     firmware = FirmwareBuild.objects.in_bulk()
     in_penalty_box = penalties.boxed(now=now)
     choices: dict[NodeKind, Choice] = {}
+    shared = Shared()
     columns = (
         *("id", "endpoint", "link", "active_digest"),
         *RADIO_COLUMNS,
@@ -150,11 +155,12 @@ def members_among(nodes: QuerySet[Node], *, images: list[ModelImage], now: datet
     )
     rows = nodes.order_by("id").values_list(*columns)
     for node_id, endpoint, link, active_digest, *rest in rows.iterator(chunk_size=5000):
-        radio, kind = _radio(rest[: len(RADIO_COLUMNS)]), NodeKind(*rest[len(RADIO_COLUMNS) :])
+        radio, kind = shared.radio(*rest[: len(RADIO_COLUMNS)]), NodeKind(*rest[len(RADIO_COLUMNS) :])
+        active_digest, stratum = shared.one(active_digest), shared.one((kind.profile_id, link))
         build = firmware.get(kind.firmware_build_id) if kind.firmware_build_id is not None else None
         if kind not in choices:
             choices[kind] = choose(kind=kind, images=images, profile=profiles[kind.profile_id], firmware=build)
-        choice, stratum = choices[kind], (kind.profile_id, link)
+        choice = choices[kind]
         if link not in LINKS:
             choice = Choice(None, "no-link", f"This installation has no link for {link} nodes.")
         if choice.image is not None and node_id in in_penalty_box:
@@ -170,19 +176,22 @@ def members_among(nodes: QuerySet[Node], *, images: list[ModelImage], now: datet
             )
 
 
-def _radio(values: Sequence[Any]) -> RadioFacts | None:
-    """Of RADIO_COLUMNS; None where nothing is known of how the node is heard."""
-    region, data_rate, gateway_id, device_region = values
-    if region is None and device_region is None:
-        return None
-    return RadioFacts(region=region or device_region, data_rate=data_rate, gateway_id=gateway_id or "")
+class Shared:
+    """Equal values as one object: a few hundred stand for a million, and a plan of a million nodes takes a third."""
 
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
 
-def radio_of(node: Node) -> RadioFacts | None:
-    """Of a node that was read with `radio` and `lorawan`."""
-    heard, device = getattr(node, "radio", None), getattr(node, "lorawan", None)
-    known = (heard.region, heard.data_rate, heard.gateway_id) if heard else (None, None, None)
-    return _radio((*known, device.region if device else None))
+    def one(self, value: Value) -> Value:
+        return cast("Value", self._known.setdefault(value, value))
+
+    def radio(
+        self, region: str | None, data_rate: int | None, gateway_id: str | None, device_region: str | None
+    ) -> RadioFacts | None:
+        """Of RADIO_COLUMNS; None where nothing is known of how the node is heard."""
+        if region is None and device_region is None:
+            return None
+        return self.one(RadioFacts(region or device_region or "", data_rate, gateway_id or ""))
 
 
 def store_plan(*, campaign: Campaign, members: list[Member], waves: Sequence[Mapping[str, Any]], now: datetime) -> None:
@@ -354,8 +363,9 @@ def refresh_plan(*, campaign_id: int, now: datetime) -> bool:
     # Summed by the database: a worker's memory does not grow with the fleet.
     rows = campaign.node_updates.filter(image__isnull=False).order_by().values_list(*columns).annotate(Count("pk"))
     flows: Counter[Flow] = Counter()
+    shared = Shared()
     for image_id, index, base, decoder, profile_id, link, method, *heard, nodes in rows.iterator():
-        flow = Flow(image_id, index, base, decoder or "", (profile_id, link), method, _radio(heard))
+        flow = Flow(image_id, index, base, decoder or "", (profile_id, link), method, shared.radio(*heard))
         flows[flow] += nodes
     known = {key: campaign.plan[key] for key in ("nodes", "refused")}
     _fill_plan(campaign, flows, known, list(campaign.waves.all()), now)

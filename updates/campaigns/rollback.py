@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import transaction
 
+from devices.links.base import RadioFacts
 from devices.models import Delivery, DeliveryState
 from fleet.audit.models import record
 from updates.campaigns.actions import ActionRefused, approve, end, locked, start
 from updates.campaigns.fairness import PRIORITY_HIGHEST
-from updates.campaigns.plan import Member, new_campaign, radio_of, store_plan, summarize
-from updates.models import Campaign, CampaignKind, Method, ModelImage, NodeUpdate, Wave
+from updates.campaigns.plan import RADIO_COLUMNS, Member, Shared, new_campaign, store_plan, summarize
+from updates.models import Campaign, CampaignKind, Method, ModelImage, Wave
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
 
 # The node has not said yet how it ended.
@@ -87,38 +88,54 @@ def start_when_planned(rollback: Campaign, *, now: datetime) -> None:
 def _members(campaign: Campaign) -> list[Member]:
     """Nodes that run the campaign's image, or still may: a bundle that is whole on the node takes hold by itself."""
     updates = campaign.node_updates.filter(image__isnull=False).exclude(state=NodeUpdateState.PLANNED)
-    images = ModelImage.objects.select_related("version__family").in_bulk(
-        set(updates.values_list("base_digest", flat=True)), field_name="known_id"
+    previous = ModelImage.objects.select_related("version__family").in_bulk(
+        set(updates.order_by().values_list("base_digest", flat=True).distinct()), field_name="known_id"
     )
+    target = dict(ModelImage.objects.filter(pk__in=updates.values("image")).values_list("pk", "known_id"))
     pulled = Delivery.objects.filter(
         reference__in=updates.values("pk"), state__in=[DeliveryState.TRANSFERRING, DeliveryState.DELIVERED]
     )
     may_hold = set(pulled.values_list("reference", flat=True))
-    return [
-        _member(update, images.get(update.base_digest))
-        for update in updates.select_related("node__radio", "node__lorawan", "node__firmware_build", "image").order_by(
-            "pk"
-        )
-        if _runs_it(update) or (update.state in UNDECIDED and update.pk in may_hold)
-    ]
+    shared = Shared()
+    members = []
+    # Columns, not objects: a campaign may have a million nodes.
+    for pk, state, image_id, base, *rest in updates.order_by("pk").values_list(*COLUMNS).iterator(chunk_size=5000):
+        node = _Node(*rest[: len(_Node._fields)])
+        # By the whole digest, or by its first digits where a link carries no more.
+        runs_it = bool(node.active_digest) and target[image_id].startswith(node.active_digest)
+        if runs_it or (state in UNDECIDED and pk in may_hold):
+            radio = shared.radio(*rest[len(_Node._fields) :])
+            members.append(_member(node, previous.get(base), runs_it=runs_it, radio=radio, shared=shared))
+    return members
 
 
-def _runs_it(update: NodeUpdate) -> bool:
-    """By the whole digest, or by its first digits where a link carries no more."""
-    held = update.node.active_digest
-    return update.image is not None and bool(held) and update.image.digest.startswith(held)
+class _Node(NamedTuple):
+    """What going back asks of a node: columns of Node, where `__` leads to a row beside it."""
+
+    pk: int
+    endpoint: str
+    active_digest: str
+    standby_digest: str
+    profile_id: int
+    link: str
+    firmware_build__decoder_profile: str | None
 
 
-def _member(update: NodeUpdate, previous: ModelImage | None) -> Member:
-    node = update.node
-    stratum = (node.profile_id, node.link)
+COLUMNS = (
+    *("pk", "state", "image_id", "base_digest"),
+    *(f"node__{column}" for column in (*_Node._fields, *RADIO_COLUMNS)),
+)
+
+
+def _member(
+    node: _Node, previous: ModelImage | None, *, runs_it: bool, radio: RadioFacts | None, shared: Shared
+) -> Member:
+    stratum = shared.one((node.profile_id, node.link))
+    place = (node.pk, node.endpoint, shared.one(node.active_digest), stratum)
     if previous is None:
         why = "These nodes held an image that this server never built, so it cannot bring it back."
-        return Member(node.pk, node.endpoint, node.active_digest, stratum, None, "no-previous", why)
-    previous_slot_lost = _runs_it(update) and node.standby_digest[:8] != previous.digest[:8]
+        return Member(*place, None, "no-previous", why)
+    previous_slot_lost = runs_it and node.standby_digest[:8] != previous.digest[:8]
     # A node that cannot follow the command says so, and gets the patch then.
     method = Method.PATCH if previous_slot_lost else Method.COMMAND
-    radio = radio_of(node)
-    decoder = node.firmware_build.decoder_profile if node.firmware_build else ""
-    place = (node.pk, node.endpoint, node.active_digest, stratum)
-    return Member(*place, previous, method=method, radio=radio, decoder=decoder)
+    return Member(*place, previous, method=method, radio=radio, decoder=node.firmware_build__decoder_profile or "")

@@ -26,7 +26,9 @@ def assign(*, salt: str, nodes: Iterable[tuple[int, Hashable]], percents: Sequen
         strata[stratum].append(node_id)
     waves: dict[int, int] = {}
     for members in strata.values():
-        members.sort(key=lambda node_id: (position(salt, node_id), node_id))
+        # By id first, so that two nodes of one position, if ever, have a rank too. A pair a node would take twice the memory.
+        members.sort()
+        members.sort(key=lambda node_id: position(salt, node_id))
         ends = [max(1, round(len(members) * percent / 100)) for percent in percents]
         for rank, node_id in enumerate(members):
             waves[node_id] = next(index for index, end in enumerate(ends) if rank < end)

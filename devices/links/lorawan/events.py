@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 from chirpstack_api import integration
-from django.db import connection, transaction
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
@@ -30,6 +30,7 @@ from devices.links.lorawan.regions import region_of
 from devices.links.lorawan.wake import wake
 from devices.models import DEV_EUI, LinkKind
 from devices.services import record_unknown_endpoint
+from fleet import prepared
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ class Event:
 @require_POST
 def receive(request: HttpRequest, server_id: int) -> HttpResponse:
     """204 when the event is kept, known already or of no use; 401, 413 or 400 with the reason in plain text."""
-    server = NetworkServer.objects.filter(pk=server_id).first()
+    server = _server(server_id)
     if server is None or not _is_authentic(server, request):
         return _text(401, "Authorization: send the secret that the set-up of this server has put into the integration.")
     if int(request.META.get("CONTENT_LENGTH") or 0) > BODY_BYTES_MAX:
@@ -82,6 +83,15 @@ def receive(request: HttpRequest, server_id: int) -> HttpResponse:
     if server.last_event_at is None or server.last_event_at < now - _LAST_EVENT_EVERY:
         NetworkServer.objects.filter(pk=server.pk).update(last_event_at=now)
     return HttpResponse(status=204)
+
+
+def _server(server_id: int) -> NetworkServer | None:
+    """With the columns that an event needs."""
+    rows = prepared.run(_SERVER, {"id": server_id})
+    if not rows:
+        return None
+    *columns, hashes = rows[0]
+    return NetworkServer(**dict(zip(_SERVER_COLUMNS, columns, strict=True)), event_secret_hashes=json.loads(hashes))
 
 
 def _text(status: int, reason: str) -> HttpResponse:
@@ -189,7 +199,9 @@ _READERS: dict[str, Callable[[Any], tuple[str, dict[str, Any]]]] = {
 }
 
 
-# One statement by hand, since each report of each node comes this way.
+# By hand, since each report of each node comes this way.
+_SERVER_COLUMNS = ("id", "name", "region", "event_encoding", "last_event_at")
+_SERVER = f"SELECT {', '.join(_SERVER_COLUMNS)}, event_secret_hashes FROM devices_networkserver WHERE id = %(id)s"  # noqa: S608
 _KEEP = """
 WITH node AS (
     SELECT n.id, EXISTS (SELECT 1 FROM devices_lorawandevice d WHERE d.node_id = n.id) AS has_device
@@ -211,10 +223,8 @@ def keep(server: NetworkServer, event: Event) -> None:
         "key": event.key,
         "body": json.dumps(event.body),
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_KEEP, {"endpoint": event.dev_eui, "now": now, **values})
-        found = cursor.fetchone()
-    if found is None:
+    found = prepared.run(_KEEP, {"endpoint": event.dev_eui, "now": now, **values})
+    if not found:
         record_unknown_endpoint(
             link=LinkKind.LORAWAN,
             endpoint=event.dev_eui,
@@ -223,7 +233,7 @@ def keep(server: NetworkServer, event: Event) -> None:
             now=now,
         )
         return
-    node_id, has_device = found
+    node_id, has_device = found[0]
     if not has_device:
         LoRaWanDevice.objects.bulk_create(
             [
