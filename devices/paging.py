@@ -1,26 +1,35 @@
 """Pages of nodes by key, in any order, for any filter, whose cost does not grow with the fleet.
 
 PostgreSQL can find a page in two ways: walk along the order until enough nodes match, or gather all that match and order
-them. The first is quick where many match, the second where few do, and its estimates for labels and patterns are too
-rough to choose by. So the order is walked for a bounded stretch, and only what that does not fill is gathered.
+them. The first is quick where many match, the second where few do and an index finds them; its estimates for labels and
+patterns are too rough to choose by. So the order is walked for a bounded stretch, what that does not fill is gathered up to
+a bounded number, and what is left takes a search through the whole fleet, which the caller may put off.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import BooleanField, F, Func, QuerySet, Value
+from django.db import connection
+from django.db.models import BigIntegerField, BooleanField, Case, F, Func, Q, QuerySet, Value, When
 from django.db.models.expressions import OrderBy, RawSQL
 
 from devices.models import Node
 
 # Nodes that are walked along at first and at most. With a share of matches above 1 % a page of 50 is full by then.
 SHORT_STRETCH, STRETCH = 500, 5000
-# Most matches that are first gathered and then put in order, in two statements: after the short stretch, and at most.
-GATHERED_SOON, GATHERED = 5000, 20_000
+# Most matches that are first gathered and then put in order, in two statements.
+GATHERED = 10_000
+# Of a gathering, in PostgreSQL's cost units: 0.1 s and more above it (0.3 s for a million nodes without an index).
+COSTLY = 15_000
+
+
+class TakesTheWholeFleet(Exception):
+    """Few nodes match, if any, and no index leads to them: half a second for a million nodes."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +61,28 @@ class Cursor:
     value: Any = None
 
 
-def page_of_nodes(matching: QuerySet[Node], *, sort: str = "", cursor: Cursor | None = None, limit: int) -> list[int]:
+def page_of_nodes(
+    matching: QuerySet[Node], *, sort: str = "", cursor: Cursor | None = None, limit: int, thorough: bool = True
+) -> list[int]:
     """Ids of at most `limit` nodes from the cursor on, in the order of `sort`: a column, `-` before it for descending (ids
-    too), or empty for the order of registration."""
+    too), or empty for the order of registration. Unless it is to be `thorough`, raises TakesTheWholeFleet for that."""
+    start = cursor or Cursor()
     ids: list[int] = []
-    few: list[int] | None = None
-    for part, order in _parts(sort, cursor or Cursor()):
-        page = None
-        # Along the order, or all that match: first a little of each, then much of each.
-        for stretch, most in ((SHORT_STRETCH, GATHERED_SOON), (STRETCH, GATHERED)):
-            if few is None:
-                page = _walked(matching, part, order, stretch, limit - len(ids))
-            if page is None and few is None:
-                few = _few(matching, most)
-            if page is not None or few is not None:
-                break
+    gathered = False
+    for part, order in _parts(sort, start):
+        page = _walked(matching, part, order, SHORT_STRETCH, limit - len(ids))
+        if page is None and not gathered:
+            gathered = True
+            if (few := _few(matching)) is not None:
+                return _in_order(_among(Node.objects.all(), few), sort, start, limit)
         if page is None:
-            page = _gathered(matching & part if few is None else _among(part, few), order, limit - len(ids))
+            page = _walked(matching, part, order, STRETCH, limit - len(ids))
+        if page is None:
+            if not thorough:
+                raise TakesTheWholeFleet
+            return _in_order(matching, sort, start, limit)
         ids += page
-        if len(ids) == limit or (few is not None and len(ids) == len(few)):
+        if len(ids) == limit:
             break
     return ids
 
@@ -89,8 +101,7 @@ def _parts(sort: str, cursor: Cursor) -> Iterator[tuple[QuerySet[Node], list[Ord
         # The key beside the value, where its index has it.
         key = f"{by.path.partition('__')[0]}__node_id" if "__" in by.path else "pk"
         if cursor.after:
-            ends = [_Row(F(by.path), F(key)), _Row(Value(cursor.value), Value(cursor.after))]
-            valued = valued.filter(_Beyond(*(reversed(ends) if down else ends)))
+            valued = valued.filter(_beyond(by, cursor, key, down=down))
         yield valued, [F(name).desc() if down else F(name).asc() for name in (by.path, key)]
     if by.may_be_missing:
         yield (
@@ -99,31 +110,66 @@ def _parts(sort: str, cursor: Cursor) -> Iterator[tuple[QuerySet[Node], list[Ord
         )
 
 
+_WALK = """
+WITH stretch AS MATERIALIZED (SELECT id, row_number() OVER () AS place FROM ({stretch}) s (id))
+SELECT id, (SELECT count(*) FROM stretch) FROM stretch WHERE id IN ({matching}) ORDER BY place LIMIT %s
+"""
+
+
 def _walked(
     matching: QuerySet[Node], part: QuerySet[Node], order: list[OrderBy], length: int, limit: int
 ) -> list[int] | None:
-    """None where a stretch of this length does not fill the page and is not the last."""
-    stretch = list(part.order_by(*order).values_list("pk", flat=True)[:length])
-    matches = set(_among(matching, stretch).order_by().values_list("pk", flat=True))
-    found = [pk for pk in stretch if pk in matches][:limit]
-    return found if len(found) == limit or len(stretch) < length else None
+    """None where a stretch of this length does not fill the page and is not the last, as far as its matches tell."""
+    stretch, stretched = part.order_by(*order).values("pk")[:length].query.sql_with_params()
+    # Where the stretch stands in the filter, the planner knows of how few nodes it speaks.
+    among = matching.order_by().filter(pk__in=RawSQL("SELECT id FROM stretch", [])).values("pk")
+    found, filtered = among.query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(_WALK.format(stretch=stretch, matching=found), [*stretched, *filtered, limit])
+        rows = cursor.fetchall()
+    return [pk for pk, _ in rows] if rows and (len(rows) == limit or rows[0][1] < length) else None
 
 
-def _few(matching: QuerySet[Node], most: int) -> list[int] | None:
-    """All that match, by the indexes of the filter alone; None where they are more than `most`."""
-    found = list(matching.order_by().values_list("pk", flat=True)[: most + 1])
-    return found if len(found) <= most else None
+def _few(matching: QuerySet[Node]) -> list[int] | None:
+    """All that match, in no order; None where they are more than GATHERED, or no index finds them cheaply."""
+    rows = matching.order_by().values_list("pk", flat=True)
+    (plan,) = json.loads(rows.explain(format="json"))
+    if plan["Plan"]["Total Cost"] > COSTLY:
+        return None
+    found = list(rows[: GATHERED + 1])
+    return found if len(found) <= GATHERED else None
 
 
-def _gathered(rows: QuerySet[Node], order: list[OrderBy], limit: int) -> list[int]:
-    # No index of the order is of use now, so the planner is kept from walking along one.
-    ordered = [OrderBy(Func(one.expression, function="COALESCE"), descending=one.descending) for one in order]
-    return list(rows.order_by(*ordered).values_list("pk", flat=True)[:limit])
+def _in_order(rows: QuerySet[Node], sort: str, cursor: Cursor, limit: int) -> list[int]:
+    """A page of these rows, all parts in one statement."""
+    beyond, order = Q(pk__gt=cursor.after), [F("pk").asc()]
+    if sort:
+        by, down = SORTS[sort.removeprefix("-")], sort.startswith("-")
+        missing = Q(**{f"{by.path}__isnull": True})
+        if not cursor.after:
+            beyond = Q()
+        elif cursor.value is None:
+            beyond &= missing
+        else:
+            beyond = Q(_beyond(by, cursor, "pk", down=down)) | missing
+        # No index of the order is of use now, so the planner is kept from walking along one.
+        value = Func(F(by.path), function="COALESCE")
+        backwards = Case(When(missing, then=-F("pk")), default=F("pk"), output_field=BigIntegerField())
+        order = [
+            OrderBy(value, descending=down, nulls_last=True),
+            OrderBy(backwards if down else F("pk"), descending=down),
+        ]
+    return list(rows.filter(beyond).order_by(*order).values_list("pk", flat=True)[:limit])
 
 
 def _among(rows: QuerySet[Node], ids: list[int]) -> QuerySet[Node]:
     """Those of `ids`, whose number the planner then knows."""
     return rows.filter(pk__in=RawSQL("SELECT unnest(%s::bigint[])", [ids]))
+
+
+def _beyond(by: Sort, cursor: Cursor, key: str, *, down: bool) -> _Beyond:
+    ends = [_Row(F(by.path), F(key)), _Row(Value(cursor.value), Value(cursor.after))]
+    return _Beyond(*(reversed(ends) if down else ends))
 
 
 class _Row(Func):

@@ -25,6 +25,7 @@ class NodeFilterForm(forms.Form):
     sort = forms.ChoiceField(required=False, choices=[(name, name) for one in SORTS for name in (one, f"-{one}")])
     after = forms.IntegerField(required=False, min_value=0, max_value=2**63 - 1)
     at = forms.CharField(required=False, max_length=200, strip=False)
+    whole_fleet = forms.BooleanField(required=False)
 
 
 class SelectionForm(NodeFilterForm):

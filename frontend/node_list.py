@@ -96,11 +96,17 @@ def filtered_nodes(wanted: NodeFilter, *, now: datetime) -> QuerySet[Node]:
 
 
 def node_rows(
-    wanted: NodeFilter, *, now: datetime, sort: str = "", cursor: Cursor | None = None, limit: int = PAGE
+    wanted: NodeFilter,
+    *,
+    now: datetime,
+    sort: str = "",
+    cursor: Cursor | None = None,
+    limit: int = PAGE,
+    thorough: bool = True,
 ) -> list[NodeRow]:
-    """At most `limit` from the cursor on, in the order of `sort`, see `page_of_nodes`. Eight queries at most, however many
-    nodes there are. Raises QueryError."""
-    ids = page_of_nodes(filtered_nodes(wanted, now=now), sort=sort, cursor=cursor, limit=limit)
+    """At most `limit` from the cursor on, as `page_of_nodes` finds them, in a bounded number of queries. Raises QueryError
+    and, unless it is to be `thorough`, TakesTheWholeFleet."""
+    ids = page_of_nodes(filtered_nodes(wanted, now=now), sort=sort, cursor=cursor, limit=limit, thorough=thorough)
     found = Node.objects.select_related(*BESIDE).in_bulk(ids)
     # One that was deleted since is left out.
     nodes = [found[pk] for pk in ids if pk in found]

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from devices.labels import format_labels
 from devices.models import Node
-from devices.paging import SORTS
+from devices.paging import SORTS, TakesTheWholeFleet
 from devices.query import QueryError
 from devices.relabelling import describe_node
 from fleet.accounts.models import Role, Scope, User
@@ -67,12 +67,22 @@ def nodes(request: HttpRequest) -> HttpResponse:
     wanted = wanted_by(form)
     values, now = form.cleaned_data, timezone.now()
     sort, after = values.get("sort") or "", values.get("after") or 0
-    error = None
+    rows, error, searching = list[node_list.NodeRow](), None, False
     try:
         cursor = node_list.read_cursor(after, values.get("at") if "at" in request.GET else None, sort)
-        rows = node_list.node_rows(wanted, now=now, sort=sort, cursor=cursor, limit=node_list.PAGE + 1)
+        rows = node_list.node_rows(
+            wanted,
+            now=now,
+            sort=sort,
+            cursor=cursor,
+            limit=node_list.PAGE + 1,
+            thorough=values.get("whole_fleet") or False,
+        )
     except QueryError as refusal:
-        rows, error = [], refusal
+        error = refusal
+    except TakesTheWholeFleet:
+        # No page waits for that: this one says so, and asks again for it.
+        searching = True
     except ValueError as refusal:
         raise Http404(f"at is “{values['at']}”, which is no value of {sort}.") from refusal
     page, more = rows[: node_list.PAGE], len(rows) > node_list.PAGE
@@ -92,7 +102,10 @@ def nodes(request: HttpRequest) -> HttpResponse:
         "views": views,
         "current": next((view for view in views if _is_plain(wanted) and view.node_filter == wanted.text), None),
         "help": FIELDS,
-        "verdict": pages.nodes_verdict(wanted, shown=len(page), more=more, first=after == 0, readable=error is None),
+        "search": urlencode({**request.GET.dict(), "whole_fleet": "on"}) if searching else "",
+        "verdict": pages.SEARCHING
+        if searching
+        else pages.nodes_verdict(wanted, shown=len(page), more=more, first=after == 0, readable=error is None),
     }
     return render(request, "frontend/nodes.html", context, status=400 if error else 200)
 

@@ -68,6 +68,11 @@ def fleet_verdict(overview: Overview) -> Verdict:
     return Verdict("is-confirmed", "s-confirmed", f"Nothing needs you: {plural(overview.nodes, 'node')}, {live}.")
 
 
+SEARCHING = Verdict(
+    "is-planned", "s-planned", "Searching the whole fleet.", "Few nodes match, or none, and no index leads to them."
+)
+
+
 def nodes_verdict(wanted: NodeFilter, *, shown: int, more: bool, first: bool, readable: bool) -> Verdict:
     if not readable:
         return Verdict("is-held", "s-held", "This filter cannot be read, so no node is shown.")

@@ -75,10 +75,11 @@ class _Core:
     def __init__(self, nodes: int) -> None:
         from django.db import connection
 
+        from tests.benchmarks._database import indexes_afterwards
         from tests.integration.updates.campaigns.scene import Scene
 
         self.nodes, self.scene = nodes, Scene(nodes=0)
-        with connection.cursor() as cursor:
+        with indexes_afterwards("devices_node"), connection.cursor() as cursor:
             cursor.execute(
                 """
                 INSERT INTO devices_node (endpoint, link, profile_id, firmware_build_id, site, labels, time_zone,

@@ -160,6 +160,7 @@ def _seed(nodes: int) -> dict[str, int]:
 
     from devices.models import Node
     from tests import factories
+    from tests.benchmarks._database import indexes_afterwards
     from updates.models import ModelImage
 
     profiles = [factories.make_profile(name=name) for name in ("stm32l4", "stm32u5", "nrf52", "esp32")]
@@ -174,7 +175,7 @@ def _seed(nodes: int) -> dict[str, int]:
         "campaigns": [campaign.pk for campaign in campaigns],
         "waves": [campaign.waves.get().pk for campaign in campaigns],
     }
-    with connection.cursor() as cursor:
+    with indexes_afterwards("devices_node"), connection.cursor() as cursor:
         cursor.execute("SELECT setseed(0.5)")
         for statement in _FLEET:
             cursor.execute(statement, values)

@@ -70,14 +70,14 @@ def in_order(text: str, sort: str) -> list[int]:
     return [pk for _, pk in sorted(valued, reverse=sort.startswith("-"))] + missing
 
 
-@pytest.mark.parametrize("soon", [1, 1000])
+@pytest.mark.parametrize("gathered", [1, 1000])
 @pytest.mark.parametrize("stretch", [3, 5000])
 @pytest.mark.parametrize("sort", ORDERS)
 @pytest.mark.parametrize("text", FILTERS)
 def test_pages_hold_every_match_once_and_in_order(
-    fleet: list[Node], text: str, sort: str, stretch: int, soon: int, monkeypatch: pytest.MonkeyPatch
+    fleet: list[Node], text: str, sort: str, stretch: int, gathered: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paging, "GATHERED_SOON", soon)
+    monkeypatch.setattr(paging, "GATHERED", gathered)
     monkeypatch.setattr(paging, "SHORT_STRETCH", min(stretch, 2))
     monkeypatch.setattr(paging, "STRETCH", stretch)
     cursor, seen = Cursor(), list[int]()
