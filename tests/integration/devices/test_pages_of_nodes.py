@@ -25,6 +25,7 @@ FILTERS = [
     "seen:never",
     "battery<50",
     "site:p*-2",
+    "version<1",
 ]
 
 
