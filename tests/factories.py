@@ -7,7 +7,10 @@ import itertools
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
+
+from django.contrib.auth.hashers import make_password
 
 from devices.models import FirmwareBuild, HardwareProfile, LinkKind, Node, NodePresence
 from devices.services import register_image
@@ -40,7 +43,13 @@ _numbers = itertools.count(1)
 
 def make_user(role: Role = Role.VIEWER, **fields: Any) -> User:
     username = fields.pop("username", f"{role}-{next(_numbers)}")
-    return User.objects.create_user(username=username, password=PASSWORD, role=role, **fields)
+    return User.objects.create(username=username, password=_hashed(), role=role, **fields)
+
+
+@cache
+def _hashed() -> str:
+    # Once a run: the hash is made to take long.
+    return make_password(PASSWORD)
 
 
 def make_profile(**fields: Any) -> HardwareProfile:
