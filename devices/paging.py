@@ -118,16 +118,18 @@ def _parts(sort: str, cursor: Cursor) -> Iterator[tuple[QuerySet[Node], list[Ord
         )
 
 
+# One row more than it finds, without an id: how long the stretch was.
 _WALK = """
 WITH stretch AS MATERIALIZED (SELECT id, row_number() OVER () AS place FROM ({stretch}) s (id))
-SELECT id, (SELECT count(*) FROM stretch) FROM stretch WHERE id IN ({matching}) ORDER BY place LIMIT %s
+SELECT NULL, count(*) FROM stretch
+UNION ALL (SELECT id, place FROM stretch WHERE id IN ({matching}) ORDER BY place LIMIT %s)
 """
 
 
 def _walked(
     matching: QuerySet[Node], part: QuerySet[Node], order: list[OrderBy], length: int, limit: int
 ) -> list[int] | None:
-    """None where a stretch of this length does not fill the page and is not the last, as far as its matches tell."""
+    """None where a stretch of this length does not fill the page and is not the last."""
     stretch, stretched = part.order_by(*order).values("pk")[:length].query.sql_with_params()
     # Where the stretch stands in the filter, the planner knows of how few nodes it speaks.
     among = matching.order_by().filter(pk__in=RawSQL("SELECT id FROM stretch", [])).values("pk")
@@ -135,7 +137,9 @@ def _walked(
     with connection.cursor() as cursor:
         cursor.execute(_WALK.format(stretch=stretch, matching=found), [*stretched, *filtered, limit])
         rows = cursor.fetchall()
-    return [pk for pk, _ in rows] if rows and (len(rows) == limit or rows[0][1] < length) else None
+    (walked,) = (number for pk, number in rows if pk is None)
+    ids = [pk for _, pk in sorted((place, pk) for pk, place in rows if pk is not None)]
+    return ids if len(ids) == limit or walked < length else None
 
 
 def _few(matching: QuerySet[Node]) -> list[int] | None:
