@@ -18,6 +18,7 @@ from fleet.accounts.models import Role
 from frontend import campaign_pages, pages, plan_pages, selectors
 from frontend.access import demand, signed_in
 from frontend.templatetags.fleet_format import format_bytes, format_duration, format_time
+from frontend.terms_form import term_rows
 from updates import selectors as updates
 from updates.campaigns import actions, rollback
 from updates.campaigns.plan_patches import patch_warnings
@@ -65,6 +66,7 @@ def plan(request: HttpRequest, campaign_id: int) -> HttpResponse:
         "calendar": plan_pages.plan_calendar(campaign.plan, campaign=campaign, start=start or timezone.now()),
         "starts_now": start is None,
         "changes": plan_pages.changes(campaign.plan, campaign),
+        "terms": term_rows(campaign.plan.get("terms", {}), campaign.time_zone),
         "warnings": [
             *(plan_warnings(campaign.plan, campaign.gate) if campaign.state == CampaignState.DRAFT else []),
             *patch_warnings(campaign, now=timezone.now()),
