@@ -24,7 +24,7 @@ from updates.campaigns import actions, rollback
 from updates.campaigns.plan_patches import patch_warnings
 from updates.campaigns.plan_warnings import plan_warnings
 from updates.models import Campaign
-from updates.states import CampaignState
+from updates.states import CAMPAIGN, CampaignState
 
 
 def _campaign(campaign_id: int) -> Campaign:
@@ -104,7 +104,7 @@ def campaign(request: HttpRequest, campaign_id: int) -> HttpResponse:
 @signed_in
 def halt(request: HttpRequest, campaign_id: int) -> HttpResponse:
     """One click, no question: stopping is always safe."""
-    demand(request, Role.OPERATOR)
+    demand(request, CAMPAIGN.role_for(CampaignState.PAUSED))
     found = _campaign(campaign_id)
     try:
         actions.pause(campaign_id=found.pk, actor=request.user.get_username(), now=timezone.now())
@@ -221,9 +221,11 @@ ACTIONS = {
     "launch": Action(
         Role.APPROVER, "Approve this plan and start?", "Approve and start", "i-arrow", _starting, _approve_and_start
     ),
-    "start": Action(Role.APPROVER, "Start this campaign?", "Start", "i-arrow", _starting, _run("start")),
+    "start": Action(
+        CAMPAIGN.role_for(CampaignState.SCHEDULED), "Start this campaign?", "Start", "i-arrow", _starting, _run("start")
+    ),
     "resume": Action(
-        Role.APPROVER,
+        CAMPAIGN.role_for(CampaignState.RUNNING),
         "Go on with this campaign?",
         "Go on",
         "i-arrow",
@@ -234,7 +236,7 @@ ACTIONS = {
         _run("resume"),
     ),
     "abort": Action(
-        Role.OPERATOR,
+        CAMPAIGN.role_for(CampaignState.ABORTED),
         "End this campaign for good?",
         "Abort",
         "s-cancelled",
