@@ -70,8 +70,8 @@ def _look_from(
     if until is not None:
         stretch = stretch.filter(id__lte=until)
     group_columns = [group_of(name) for name in room.groups]
-    columns = ("pk", "superseded", "current", "waits", "unpatched", "node__time_zone", *group_columns)
-    rows = list(_annotated(stretch, campaign, now).order_by("id").values_list(*columns)[:SCAN])
+    own = ("pk", "superseded", "current", "waits", "unpatched", "node__time_zone")
+    rows = list(_annotated(stretch, campaign, now).order_by("id").values_list(*own, *group_columns)[:SCAN])
     for pk, superseded, current, waits, unpatched, zone, *groups in rows:
         if superseded:
             found.superseded.append(pk)

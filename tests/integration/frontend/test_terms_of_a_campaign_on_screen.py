@@ -12,6 +12,7 @@ from django.test import Client
 from fleet.accounts.models import Role
 from tests import factories
 from tests.integration.frontend.test_forms_name_the_field_and_the_fix import campaign_fields
+from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from updates.models import Campaign, ModelVersion
 
 pytestmark = pytest.mark.django_db

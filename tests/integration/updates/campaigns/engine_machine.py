@@ -10,6 +10,7 @@ knows what every node runs.
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 import traceback
@@ -391,7 +392,9 @@ class EngineMachine(RuleBasedStateMachine):
         if not hasattr(self, "workers"):
             return
         try:
-            self._settle()
+            # A walk that has failed need not come to its end.
+            if sys.exc_info()[0] is None:
+                self._settle()
         finally:
             self.salts.stop()
             self.log.stop()
