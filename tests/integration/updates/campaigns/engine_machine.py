@@ -419,6 +419,10 @@ class EngineMachine(RuleBasedStateMachine):
         left = Campaign.objects.filter(state__in=LIVE).values_list("pk", "state", "reason")
         assert not left, (list(left), list(NodeUpdate.objects.values()))
         assert not NodeUpdate.objects.exclude(state__in=TERMINAL_STATES).exists()
+        newest = NodeUpdate.objects.order_by("node_id", "-id").distinct("node_id").select_related("image")
+        for update in newest:
+            runs_it = update.image is not None and update.image.digest == self.far.nodes[update.node_id].active
+            assert not (update.state == "silent" and runs_it), (update.pk, "it has spoken, and is still given up")
         known = dict(Node.objects.values_list("pk", "active_digest"))
         assert known == {pk: node.active for pk, node in self.far.nodes.items()}
 
