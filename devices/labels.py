@@ -9,7 +9,7 @@ from collections.abc import Mapping
 MAXIMUM_LABELS = 32
 MAXIMUM_VALUE = 128
 MAXIMUM_SITE = 64
-_KEY = re.compile(r"[A-Za-z0-9_./-]{1,64}")
+KEY = re.compile(r"[A-Za-z0-9_./-]{1,64}")
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _KEY_FIX = "use 1 to 64 letters, digits and _ . / -"
 
@@ -45,14 +45,14 @@ def parse_keys(text: str) -> list[str]:
     """Keys apart by commas, semicolons or spaces. Raises LabelError."""
     keys = [key for key in re.split(r"[,;\s]+", text) if key]
     for key in keys:
-        if not _KEY.fullmatch(key):
+        if not KEY.fullmatch(key):
             raise LabelError(key, f"{key!r} is no key of a label", _KEY_FIX)
     return keys
 
 
 def check_label(key: str, value: str) -> None:
     """Raises LabelError."""
-    if not _KEY.fullmatch(key):
+    if not KEY.fullmatch(key):
         raise LabelError(key, f"{key!r} is no key of a label", _KEY_FIX)
     if len(value) > MAXIMUM_VALUE:
         raise LabelError(value, f"the value of {key} has {len(value)} signs", f"write at most {MAXIMUM_VALUE}")

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
-
-from devices.services import Sighting, record_presence
+from django.db import connection
 
 MAXIMUM_REPORTS = 1000
 
@@ -37,15 +35,14 @@ WITH said AS (
         UNION ALL SELECT number, 2, at, link, 'report', node_id, report, '' FROM said WHERE report IS NOT NULL
     ) e ORDER BY number, part
 )
-SELECT node_id, endpoint, at FROM said ORDER BY at
+SELECT DISTINCT endpoint FROM said
 """
 
 
-@transaction.atomic
 def take_in(*, said: Sequence[Said]) -> set[str]:
-    """Keeps what nodes said, in this order, with the signs of life that it is; endpoints that no node has are returned.
+    """Keeps what nodes said, in this order, for a worker; endpoints that no node has are returned.
 
-    Two statements for any number. What comes twice is kept twice: reports are repeated as a matter of course.
+    One statement for any number. What comes twice is kept twice: reports are repeated as a matter of course.
     """
     rows: list[list[Any]] = [
         [one.endpoint for one in said],
@@ -55,6 +52,4 @@ def take_in(*, said: Sequence[Said]) -> set[str]:
     ]
     with connection.cursor() as cursor:
         cursor.execute(_KEEP, rows)
-        heard = cursor.fetchall()
-    record_presence(sightings=[Sighting(node_id=node_id, seen_at=at) for node_id, _, at in heard])
-    return {one.endpoint for one in said} - {endpoint for _, endpoint, _ in heard}
+        return {one.endpoint for one in said} - {endpoint for (endpoint,) in cursor.fetchall()}

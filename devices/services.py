@@ -167,12 +167,14 @@ class Sighting:
 
 
 def record_presence(*, sightings: Sequence[Sighting]) -> None:
-    """One statement for any number of nodes; the last sighting of a node counts, nodes that are gone are passed over.
+    """One statement for any number of nodes; the latest sighting of a node counts, nodes that are gone are passed over.
+
+    Says nothing new where a later one is known, so that who drains events may tell again what their link told already.
 
     The smoothed interval (0.8 old, 0.2 new) counts only signs of life that open a new window: those inside an
     open one say nothing of a node's rhythm.
     """
-    latest = {sighting.node_id: sighting for sighting in sightings}
+    latest = {sighting.node_id: sighting for sighting in sorted(sightings, key=lambda sighting: sighting.seen_at)}
     rows = [latest[node_id] for node_id in sorted(latest)]
     with connection.cursor() as cursor:
         cursor.execute(
@@ -185,8 +187,8 @@ def record_presence(*, sightings: Sequence[Sighting]) -> None:
             ORDER BY s.node_id
             ON CONFLICT (node_id) DO UPDATE SET
                 last_seen_at = GREATEST(p.last_seen_at, excluded.last_seen_at),
-                awake_until = excluded.awake_until,
-                address = excluded.address,
+                awake_until = COALESCE(excluded.awake_until, p.awake_until),
+                address = COALESCE(NULLIF(excluded.address, ''), p.address),
                 report_interval_s = CASE
                     WHEN p.awake_until >= excluded.last_seen_at OR p.last_seen_at >= excluded.last_seen_at
                     THEN p.report_interval_s
@@ -194,6 +196,7 @@ def record_presence(*, sightings: Sequence[Sighting]) -> None:
                          + CASE WHEN p.report_interval_s IS NULL THEN 1 ELSE 0.2 END
                            * EXTRACT(EPOCH FROM excluded.last_seen_at - p.last_seen_at)
                 END
+            WHERE p.last_seen_at < excluded.last_seen_at OR excluded.awake_until IS NOT NULL
             """,
             [
                 [row.node_id for row in rows],

@@ -61,7 +61,11 @@ def _make_partition(cursor: CursorWrapper, table: str, name: str, first: date, f
 
 
 def drop_expired_partitions(*, now: datetime, keep_days: int) -> list[str]:
-    """Drops partitions whose whole month is older than `keep_days`; returns their names."""
+    """Drops partitions whose whole month is older than `keep_days`; returns their names.
+
+    The default partition, which is never dropped, loses its rows that are older: what a gateway with a wrong clock reported
+    would lie there for ever.
+    """
     oldest = (now - timedelta(days=keep_days)).date()
     dropped = []
     with connection.cursor() as cursor:
@@ -72,4 +76,5 @@ def drop_expired_partitions(*, now: datetime, keep_days: int) -> list[str]:
                 if suffix.isdigit() and _month_after(datetime.strptime(suffix, "%Y%m").date()) <= oldest:
                     cursor.execute(f"DROP TABLE {name}")
                     dropped.append(name)
+            cursor.execute(f"DELETE FROM {table}_default WHERE at < %s", [now - timedelta(days=keep_days)])  # noqa: S608 - our own names
     return dropped

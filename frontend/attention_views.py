@@ -29,7 +29,7 @@ def attention(request: HttpRequest) -> HttpResponse:
         "nodes": nodes,
         "first_page": before is None,
         "next_before": nodes[-1].update.pk if more else None,
-        "penalty": f"{settings.PENALTY_FAULTS} failures within {settings.PENALTY_DAYS} days",
+        "penalty": f"{settings.PENALTY_FAULTS} failures in {settings.PENALTY_DAYS} days",
         "verdict": _verdict(found, more=more or before is not None),
     }
     return render(request, "frontend/attention.html", context)
@@ -37,11 +37,11 @@ def attention(request: HttpRequest) -> HttpResponse:
 
 def _verdict(found: selectors.Attention, *, more: bool) -> Verdict:
     if not found.campaigns and not found.nodes:
-        return Verdict("confirmed", "s-confirmed", "Nothing needs attention.")
+        return Verdict("is-confirmed", "s-confirmed", "Nothing needs attention.")
     stopped = f"{plural(len(found.campaigns), 'campaign')} stand{'s' if len(found.campaigns) == 1 else ''} still"
     fell = f"{'more than ' if more else ''}{plural(min(len(found.nodes), selectors.PAGE), 'node')} fell short"
     parts = [stopped] * bool(found.campaigns) + [fell] * bool(found.nodes)
-    return Verdict("held", "s-held", f"{' and '.join(parts)}.")
+    return Verdict("is-held", "s-held", f"{' and '.join(parts)}.")
 
 
 @require_POST

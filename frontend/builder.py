@@ -11,7 +11,7 @@ from django import forms
 from django.http import QueryDict
 
 from frontend import zones
-from frontend.forms import StyledForm
+from frontend.terms_form import TermsForm
 from updates import selectors as updates
 from updates.campaigns.gates import GatePolicy
 from updates.models import ModelVersion
@@ -131,7 +131,7 @@ class VersionChoice(forms.ModelChoiceField):
         return str(obj)
 
 
-class CampaignForm(StyledForm):
+class CampaignForm(TermsForm):
     name = forms.CharField(max_length=100)
     version = VersionChoice(ModelVersion.objects.none(), help_text="Versions that are built and validated.")
     node_filter = forms.CharField(
@@ -171,7 +171,7 @@ class CampaignForm(StyledForm):
         label="Time zone",
         initial="UTC",
         choices=zones.choices,
-        help_text="Of the start above; the plan shows its dates in it. Stored as UTC.",
+        help_text="Of start and end; the plan shows its dates in it. Stored as UTC.",
     )
 
     def __init__(self, *args: Any, now: datetime, **kwargs: Any) -> None:
@@ -180,7 +180,13 @@ class CampaignForm(StyledForm):
         self.fields["version"].queryset = updates.ready_versions()  # type: ignore[attr-defined]
 
     def clean_starts_at(self) -> datetime | None:
-        text: str = self.cleaned_data["starts_at"].strip()
+        return self._wall("starts_at")
+
+    def clean_ends_at(self) -> datetime | None:
+        return self._wall("ends_at")
+
+    def _wall(self, name: str) -> datetime | None:
+        text: str = self.cleaned_data[name].strip()
         if not text:
             return None
         try:
@@ -193,17 +199,19 @@ class CampaignForm(StyledForm):
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}
-        wall, zone = values.get("starts_at"), values.get("time_zone")
-        if wall is None or not zone:
-            return values
-        try:
-            values["starts_at"] = zones.instant(wall, zone)
-        except (zones.NoSuchTime, OverflowError) as error:
-            self.add_error("starts_at", str(error))
-            return values
-        if values["starts_at"] < self._now:
-            shown = zones.in_zone(values["starts_at"], zone)
-            self.add_error("starts_at", f"{shown} has passed. Choose a later time, or leave it empty.")
+        zone = values.get("time_zone")
+        for name in ("starts_at", "ends_at"):
+            wall = values.get(name)
+            if wall is None or not zone:
+                continue
+            try:
+                values[name] = zones.instant(wall, zone)
+            except (zones.NoSuchTime, OverflowError) as error:
+                self.add_error(name, str(error))
+                continue
+            if values[name] < self._now:
+                shown = zones.in_zone(values[name], zone)
+                self.add_error(name, f"{shown} has passed. Choose a later time, or leave it empty.")
         return values
 
     def gate(self) -> dict[str, float | int]:

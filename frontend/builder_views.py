@@ -15,8 +15,10 @@ from fleet.accounts.models import Role
 from frontend import pages, plan_pages
 from frontend.access import demand, signed_in
 from frontend.builder import POLICY, CampaignForm, WaveRows
+from frontend.terms_form import field_of
 from updates.campaigns import plan as planning
 from updates.campaigns import preview as first_plan
+from updates.campaigns.terms import read_terms
 from updates.models import Campaign
 from updates.node_filter import nodes_matching
 
@@ -46,9 +48,10 @@ def new(request: HttpRequest) -> HttpResponse:
     try:
         if do == "save":
             return redirect("campaign-plan", _create(request, form, rows, now).pk)
-        found = first_plan.preview(**_what(form, rows), now=now)
+        terms = read_terms(form.terms(), starts_at=form.cleaned_data["starts_at"], now=now)
+        found = first_plan.preview(**_what(form, rows), full_image_allowed=terms["full_image_allowed"], now=now)
     except planning.PlanRefused as refusal:
-        pages.add_refusal(form, refusal.field, f"{refusal.message} {refusal.fix}")
+        pages.add_refusal(form, field_of(refusal.field), f"{refusal.message} {refusal.fix}")
     except QueryError as error:
         form.add_error("node_filter", f"Character {error.position + 1}: {error.message}; {error.fix}.")
     else:
@@ -96,6 +99,7 @@ def _create(request: HttpRequest, form: CampaignForm, rows: WaveRows, now: datet
         time_zone=form.cleaned_data["time_zone"],
         actor=request.user.get_username(),
         now=now,
+        **form.terms(),
     )
 
 

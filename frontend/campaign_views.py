@@ -18,12 +18,13 @@ from fleet.accounts.models import Role
 from frontend import campaign_pages, pages, plan_pages, selectors
 from frontend.access import demand, signed_in
 from frontend.templatetags.fleet_format import format_bytes, format_duration, format_time
+from frontend.terms_form import term_rows
 from updates import selectors as updates
 from updates.campaigns import actions, rollback
 from updates.campaigns.plan_patches import patch_warnings
 from updates.campaigns.plan_warnings import plan_warnings
 from updates.models import Campaign
-from updates.states import CampaignState
+from updates.states import CAMPAIGN, CampaignState
 
 
 def _campaign(campaign_id: int) -> Campaign:
@@ -65,6 +66,7 @@ def plan(request: HttpRequest, campaign_id: int) -> HttpResponse:
         "calendar": plan_pages.plan_calendar(campaign.plan, campaign=campaign, start=start or timezone.now()),
         "starts_now": start is None,
         "changes": plan_pages.changes(campaign.plan, campaign),
+        "terms": term_rows(campaign.plan.get("terms", {}), campaign.time_zone),
         "warnings": [
             *(plan_warnings(campaign.plan, campaign.gate) if campaign.state == CampaignState.DRAFT else []),
             *patch_warnings(campaign, now=timezone.now()),
@@ -102,7 +104,7 @@ def campaign(request: HttpRequest, campaign_id: int) -> HttpResponse:
 @signed_in
 def halt(request: HttpRequest, campaign_id: int) -> HttpResponse:
     """One click, no question: stopping is always safe."""
-    demand(request, Role.OPERATOR)
+    demand(request, CAMPAIGN.role_for(CampaignState.PAUSED))
     found = _campaign(campaign_id)
     try:
         actions.pause(campaign_id=found.pk, actor=request.user.get_username(), now=timezone.now())
@@ -219,9 +221,11 @@ ACTIONS = {
     "launch": Action(
         Role.APPROVER, "Approve this plan and start?", "Approve and start", "i-arrow", _starting, _approve_and_start
     ),
-    "start": Action(Role.APPROVER, "Start this campaign?", "Start", "i-arrow", _starting, _run("start")),
+    "start": Action(
+        CAMPAIGN.role_for(CampaignState.SCHEDULED), "Start this campaign?", "Start", "i-arrow", _starting, _run("start")
+    ),
     "resume": Action(
-        Role.APPROVER,
+        CAMPAIGN.role_for(CampaignState.RUNNING),
         "Go on with this campaign?",
         "Go on",
         "i-arrow",
@@ -232,7 +236,7 @@ ACTIONS = {
         _run("resume"),
     ),
     "abort": Action(
-        Role.OPERATOR,
+        CAMPAIGN.role_for(CampaignState.ABORTED),
         "End this campaign for good?",
         "Abort",
         "s-cancelled",

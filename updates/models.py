@@ -274,7 +274,7 @@ class Campaign(models.Model):
     end_behaviour = models.CharField(max_length=16, choices=EndBehaviour.choices, default=EndBehaviour.FINISH)
     # 0 to 100, the higher goes first where campaigns want the same node or the same free place.
     priority = models.PositiveSmallIntegerField(default=50)
-    # Most open updates at once, by name of updates.campaigns.limits.LIMITS.
+    # Most open updates at once, by name of updates.campaigns.limits.NAMES.
     limits = models.JSONField(default=dict, blank=True)
     # {"transfer": [...], "activation": [...], "blackout": [...]}, see updates.campaigns.windows.Calendar.read.
     windows = models.JSONField(default=dict, blank=True)

@@ -44,7 +44,9 @@ def documents() -> dict[str, str]:
 def _table(machine: Machine) -> str:
     lines = ["| from | to | by | when | cause |", "| --- | --- | --- | --- | --- |"]
     for rule in machine.rules:
-        by = ", ".join(actor.value for actor in rule.by)
+        by = ", ".join(
+            actor.value if rule.role is None else f"a person: {rule.role.value} or higher" for actor in rule.by
+        )
         causes = "as reported" if rule.causes is None else ", ".join(f"`{cause}`" for cause in rule.causes)
         lines.append(f"| {', '.join(map(str, rule.sources))} | {rule.target} | {by} | {rule.when} | {causes} |")
     ends = ", ".join(str(state) for state in machine.ends())

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from django.db import models
 
+from fleet.accounts.permissions import Role
+
 
 class NodeUpdateState(models.TextChoices):
     PLANNED = "planned", "planned"
@@ -77,13 +79,17 @@ class Actor(models.TextChoices):
 
 @dataclass(frozen=True)
 class Rule:
-    """From any of `sources` to `target`, by any of `by`. `causes` empty: none is needed; None: whatever was reported."""
+    """From any of `sources` to `target`, by any of `by`. `causes` empty: none is needed; None: whatever was reported.
+
+    `role`: the lowest that a person needs, where it is one who causes it.
+    """
 
     target: str
     sources: tuple[str, ...]
     by: tuple[Actor, ...]
     when: str
     causes: tuple[str, ...] | None = ()
+    role: Role | None = None
 
     def permits(self, by: Actor, cause: str) -> bool:
         return by in self.by and (self.causes is None or cause in (self.causes or ("",)))
@@ -103,6 +109,13 @@ class Machine:
         if not rules:
             raise ValueError(f"{self.name}: no rule lets the {by} move to {target} for cause {cause!r}")
         return sorted({source for rule in rules for source in rule.sources})
+
+    def role_for(self, target: str) -> Role:
+        """The lowest role of a person who moves to `target`. Raises LookupError where no person may."""
+        roles = {rule.role for rule in self.rules if rule.target == target and rule.role is not None}
+        if len(roles) != 1:
+            raise LookupError(f"{self.name}: no role, or more than one, lets a person move to {target}")
+        return roles.pop()
 
     def ends(self) -> list[str]:
         """States that nothing leaves."""
@@ -179,6 +192,7 @@ NODE_UPDATE = Machine(
             (Actor.OPERATOR,),
             "a person ended the campaign",
             ("aborted", "rolled-back"),
+            Role.OPERATOR,
         ),
         Rule(S.CANCELLED, (S.PLANNED, *_OPEN), (Actor.ENGINE,), "the campaign's end was reached", ("end-reached",)),
         Rule(
@@ -210,10 +224,16 @@ CAMPAIGN = Machine(
     "campaign",
     columns=((C.DRAFT,), (C.SCHEDULED,), (C.RUNNING,), (C.FINISHED, C.PAUSED, C.HALTED), (C.ABORTED,)),
     rules=(
-        Rule(C.SCHEDULED, (C.DRAFT,), (Actor.OPERATOR,), "an approved plan is started"),
+        Rule(C.SCHEDULED, (C.DRAFT,), (Actor.OPERATOR,), "an approved plan is started", role=Role.APPROVER),
         Rule(C.RUNNING, (C.SCHEDULED,), (Actor.ENGINE,), "its start has come"),
-        Rule(C.RUNNING, (C.PAUSED, C.HALTED), (Actor.OPERATOR,), "a person lets it go on and accepts what is known"),
-        Rule(C.PAUSED, (C.SCHEDULED, C.RUNNING), (Actor.OPERATOR,), "a person pauses it"),
+        Rule(
+            C.RUNNING,
+            (C.PAUSED, C.HALTED),
+            (Actor.OPERATOR,),
+            "a person lets it go on and accepts what is known",
+            role=Role.APPROVER,
+        ),
+        Rule(C.PAUSED, (C.SCHEDULED, C.RUNNING), (Actor.OPERATOR,), "a person pauses it", role=Role.OPERATOR),
         Rule(C.PAUSED, (C.RUNNING,), (Actor.ENGINE,), "the gate holds: a person must look"),
         Rule(C.HALTED, (C.RUNNING,), (Actor.ENGINE,), "the gate halts it: too many failures"),
         Rule(C.FINISHED, (C.RUNNING,), (Actor.ENGINE,), "the last wave has passed, or its end is reached"),
@@ -221,7 +241,8 @@ CAMPAIGN = Machine(
             C.ABORTED,
             (C.DRAFT, C.SCHEDULED, C.RUNNING, C.PAUSED, C.HALTED),
             (Actor.OPERATOR,),
-            "a person ends it, or rolls it back",
+            "a person ends it; to roll it back takes an approver",
+            role=Role.OPERATOR,
         ),
     ),
 )
@@ -235,7 +256,7 @@ WAVE = Machine(
         Rule(W.SOAKING, (W.OPEN,), (Actor.ENGINE,), "none of its node updates is open or planned any more"),
         Rule(W.PASSED, (W.SOAKING,), (Actor.ENGINE,), "its soak time is over and the gate lets it pass"),
         Rule(W.HALTED, (W.OPEN, W.SOAKING), (Actor.ENGINE,), "the gate halts the campaign"),
-        Rule(W.OPEN, (W.HALTED,), (Actor.OPERATOR,), "a person accepts it as it is"),
+        Rule(W.OPEN, (W.HALTED,), (Actor.OPERATOR,), "a person accepts it as it is", role=Role.APPROVER),
     ),
 )
 

@@ -107,7 +107,7 @@ def _nodes_act(far: FarEnd, chance: random.Random, now: datetime) -> None:
             else:
                 far.succeed(pk)
     for message in list(far.air):
-        if message["kind"] == "holds" and chance.random() < 0.2:
+        if message["kind"] in ("holds", "report") and chance.random() < 0.2:
             far.arrive(message, now=now)
     far.arrive_all(now=now)
 

@@ -60,8 +60,8 @@ class CampaignIn(Strict):
     """percent is cumulative. The same idempotency_key gives the same campaign again. `docs/campaigns.md` explains the terms.
     time_zone (an IANA name) is the one in which people are shown its times.
 
-    limits: most open updates at once, by `campaign`, `wave`, `site` and `gateway`. windows: `transfer` and `activation` (lists of
-    {rrule, start, end, from}, local time of each node) and `blackout` (list of {from, to}, dates).
+    limits: most open updates at once, by `campaign`, `wave`, `site`, `gateway` and `label.<key>`. windows: `transfer` and
+    `activation` (lists of {rrule, start, end, from}, local time of each node) and `blackout` (list of {from, to}, dates).
     """
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")

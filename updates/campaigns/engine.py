@@ -249,6 +249,8 @@ def _offer_batch(campaign: Campaign, waves: list[Wave], zones: list[str] | None,
     tallies = tallies_of([wave.pk for wave in waves])
     opened = {wave.pk: sum(tallies[wave.pk].get(state, 0) for state in OPEN_STATES) for wave in waves}
     room = Room(campaign.limits, open_in_campaign=sum(opened.values()))
+    # First, for these were sent before.
+    _hand_over_again(campaign, room, zones, now)
     offered = 0
     for wave in waves:
         room.enter_wave(open_in_wave=opened[wave.pk])
@@ -264,7 +266,6 @@ def _offer_batch(campaign: Campaign, waves: list[Wave], zones: list[str] | None,
         hand_over(campaign, ids, now=now)
         offered += len(found.offer)
     _note_crowding(campaign, room, now)
-    _hand_over_again(campaign, zones, now)
 
 
 def _note_crowding(campaign: Campaign, room: Room, now: datetime) -> None:
@@ -275,8 +276,12 @@ def _note_crowding(campaign: Campaign, room: Room, now: datetime) -> None:
         campaign.crowded_since = since
 
 
-def _hand_over_again(campaign: Campaign, zones: list[str] | None, now: datetime) -> None:
-    """What no link holds any more: withdrawn by a halt that was lifted, or the node had been given up and came back."""
+def _hand_over_again(campaign: Campaign, room: Room, zones: list[str] | None, now: datetime) -> None:
+    """What no link holds any more: withdrawn by a halt that was lifted, or the node had been given up and came back.
+
+    Where its group is full it waits for a place, and its timer with it. Its transfer begins anew. What no link can carry, for
+    the node has other firmware by now, falls silent.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT n.id FROM updates_nodeupdate n WHERE n.campaign_id = %s AND n.state IN ('offered', 'transferring')"
@@ -286,15 +291,23 @@ def _hand_over_again(campaign: Campaign, zones: list[str] | None, now: datetime)
             " AND (%s::text[] IS NULL OR EXISTS (SELECT 1 FROM devices_node o WHERE o.id = n.node_id"
             " AND o.time_zone = ANY(%s)))"
             " ORDER BY n.id LIMIT %s",
-            [campaign.pk, zones, zones, BATCH],
+            # Those in a full group must not stand before the others.
+            [campaign.pk, zones, zones, CHUNK if room.groups else BATCH],
         )
         ids = [row[0] for row in cursor.fetchall()]
-    deadlines.renew(ids, states=ON_THE_AIR, timeout_s=campaign.offer_timeout_s, now=now)
-    hand_over(campaign, ids, now=now)
+    if room.groups:
+        groups = room.groups_of(ids)
+        waiting = {pk for pk in ids if not room.take_again(groups[pk])}
+        deadlines.renew(sorted(waiting), states=ON_THE_AIR, timeout_s=campaign.offer_timeout_s, now=now)
+        ids = [pk for pk in ids if pk not in waiting][:BATCH]
+    handed = hand_over(campaign, ids, now=now)
+    NodeUpdate.objects.filter(pk__in=handed).update(received_bytes=0)
+    deadlines.renew(handed, states=ON_THE_AIR, timeout_s=campaign.offer_timeout_s, now=now)
 
 
-def hand_over(campaign: Campaign, ids: Sequence[int], *, now: datetime) -> None:
-    """Gives offered node updates to their links: a command where that is the method, else bundles."""
+def hand_over(campaign: Campaign, ids: Sequence[int], *, now: datetime) -> list[int]:
+    """Gives offered node updates to their links: a command where that is the method, else bundles. Those that had either."""
+    handed: list[int] = []
     groups: defaultdict[tuple[str, str, int, int], list[NodeUpdate]] = defaultdict(list)
     updates = NodeUpdate.objects.filter(pk__in=ids).select_related("node__firmware_build", "image__version__family")
     for update in updates.order_by("pk"):
@@ -308,8 +321,11 @@ def hand_over(campaign: Campaign, ids: Sequence[int], *, now: datetime) -> None:
             if reverted is None:
                 raise ValueError(f"campaign {campaign.pk} sends revert commands but reverts no campaign")
             link.command(command=revert_command_for(reverted), nodes=recipients, now=now)
+            handed += [update.pk for update in members]
         elif first.image is not None and first.node.firmware_build is not None:
             bundles = bundles_for(campaign=campaign, image=first.image, firmware=first.node.firmware_build)
             # None where a patch was all that could go and the node has other firmware by now: it falls silent.
             if bundles:
                 link.offer(bundles=bundles, nodes=recipients, now=now)
+                handed += [update.pk for update in members]
+    return handed

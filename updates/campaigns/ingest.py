@@ -21,7 +21,7 @@ from devices import services as devices
 from devices.health import record_parts
 from devices.links import link_for
 from devices.models import LinkEventKind
-from devices.services import Heard
+from devices.services import Heard, Sighting
 from devices.wire import NodeState, StateReport, WireError, decode_state, is_health_part
 from fleet.operations.services import count
 from updates.campaigns import deadlines
@@ -56,9 +56,13 @@ _CAMPAIGNS = (
 if {str(state) for state in OPEN_STATES} != {"offered", "transferring", "staged", "trial"}:
     raise RuntimeError("the statements above and updates.states.OPEN_STATES name different states")
 
+# Only more than before is progress: a node that begins again and again, or whose link says the same again, stands still. 0
+# says that a session was set up anew, which links do a few times at most before they give up.
 _PROGRESS = f"""
-UPDATE updates_nodeupdate n SET received_bytes = GREATEST(n.received_bytes, p.received), total_bytes = p.total,
-    due_at = CASE WHEN n.state = 'transferring' THEN {deadlines.DEADLINE} ELSE n.due_at END
+UPDATE updates_nodeupdate n SET total_bytes = p.total,
+    received_bytes = CASE WHEN p.received = 0 THEN 0 ELSE GREATEST(n.received_bytes, p.received) END,
+    due_at = CASE WHEN n.state = 'transferring' AND (p.received > n.received_bytes OR p.received = 0)
+        THEN {deadlines.DEADLINE} ELSE n.due_at END
 FROM unnest(%(ids)s::bigint[], %(received)s::int[], %(total)s::int[]) AS p(id, received, total)
 WHERE n.id = p.id AND n.state <> 'planned'
 """  # noqa: S608 - our own text
@@ -69,6 +73,9 @@ def drain(*, now: datetime, limit: int = BATCH) -> int:
     with transaction.atomic():
         events = devices.take_events(now=now, limit=limit)
         if events:
+            # What a node said by itself is a sign of life; a link of ours has told it already, other networks have not.
+            said = [one for one in events if one.kind in (LinkEventKind.REPORT, LinkEventKind.HOLDS)]
+            devices.record_presence(sightings=[Sighting(node_id=one.node_id, seen_at=one.at) for one in said])
             # Lock order everywhere: campaigns, then node updates, then tallies. Nobody who holds one waits for events.
             lock(_campaigns_of(events), wait=True)
             for part in _rounds(events):

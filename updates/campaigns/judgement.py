@@ -60,13 +60,12 @@ class Step:
 def judge(*, event: Heard, report: StateReport | None, update: Standing) -> Step | None:
     """`report` is the decoded report of a REPORT event.
 
-    An aborted campaign moves nothing any more. A finished one ends what it had given up, but opens and plans nothing:
-    nobody would tick it to an end.
+    A campaign that has ended lets what it had given up come to an end, but opens and plans nothing: nobody would tick it.
     """
-    if update.campaign_state == CampaignState.ABORTED or _of_an_earlier_attempt(event, update):
+    if _of_an_earlier_attempt(event, update):
         return None
     step = _judge(event=event, report=report, update=update)
-    if update.campaign_state == CampaignState.FINISHED:
+    if update.campaign_state in (CampaignState.FINISHED, CampaignState.ABORTED):
         return None if step is not None and step.to_state in OPEN_STATES else step
     return _another_attempt(step, update) if step is not None else None
 

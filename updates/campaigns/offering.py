@@ -15,7 +15,7 @@ from django.db.models import BooleanField, Exists, ExpressionWrapper, F, OuterRe
 
 from fleet.clock import fleet_time
 from updates.campaigns.fairness import PATIENCE_S
-from updates.campaigns.limits import GROUPS, Room
+from updates.campaigns.limits import Room, group_of
 from updates.campaigns.plan_patches import late, patch_of_node_update
 from updates.models import Campaign, Method, NodeUpdate, Wave
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState
@@ -69,9 +69,9 @@ def _look_from(
     stretch = NodeUpdate.objects.filter(wave=wave, state=S.PLANNED, id__gt=wave.offer_cursor)
     if until is not None:
         stretch = stretch.filter(id__lte=until)
-    group_columns = [f"node__{GROUPS[name]}" for name in room.groups]
-    columns = ("pk", "superseded", "current", "waits", "unpatched", "node__time_zone", *group_columns)
-    rows = list(_annotated(stretch, campaign, now).order_by("id").values_list(*columns)[:SCAN])
+    group_columns = [group_of(name) for name in room.groups]
+    own = ("pk", "superseded", "current", "waits", "unpatched", "node__time_zone")
+    rows = list(_annotated(stretch, campaign, now).order_by("id").values_list(*own, *group_columns)[:SCAN])
     for pk, superseded, current, waits, unpatched, zone, *groups in rows:
         if superseded:
             found.superseded.append(pk)

@@ -42,6 +42,24 @@ CHECKS = {
                 lag(to_state) OVER (PARTITION BY node_update_id ORDER BY id) AS before FROM updates_updateevent) e
         WHERE before <> from_state ORDER BY 1
     """,
+    "Event {0} is the first of node update {1} and says that it was {2}.": """
+        SELECT e.id, e.node_update_id, e.from_state FROM updates_campaign c JOIN (
+            SELECT DISTINCT ON (node_update_id) id, node_update_id, campaign_id, from_state FROM updates_updateevent
+            ORDER BY node_update_id, id) e ON e.campaign_id = c.id
+        WHERE e.from_state NOT IN ('', 'planned')
+            -- Older events may have been dropped with their month.
+            AND c.started_at >= (SELECT min(at) FROM updates_updateevent) ORDER BY 1
+    """,
+    "Campaign {0} is {1}, its last move led to {2}.": """
+        SELECT c.id, c.state, m.to_state FROM updates_campaign c JOIN (
+            SELECT DISTINCT ON (campaign_id) campaign_id, to_state FROM updates_campaignmove WHERE wave_index IS NULL
+            ORDER BY campaign_id, id DESC) m ON m.campaign_id = c.id
+        WHERE m.to_state <> c.state ORDER BY 1
+    """,
+    "Node update {0} is {1}, yet its wave has not opened.": """
+        SELECT n.id, n.state FROM updates_nodeupdate n JOIN updates_wave w ON w.id = n.wave_id
+        WHERE w.state = 'waiting' AND n.state NOT IN ('planned', 'skipped', 'cancelled') ORDER BY 1
+    """,
     "Wave {0} has no tally for {1}.": """
         SELECT DISTINCT n.wave_id, n.state FROM updates_nodeupdate n WHERE NOT EXISTS (
             SELECT 1 FROM updates_tally t WHERE t.wave_id = n.wave_id AND t.state = n.state) ORDER BY 1, 2

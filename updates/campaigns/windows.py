@@ -7,6 +7,7 @@ civil time: fleet time does not speed them up.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -35,6 +36,12 @@ _PARTS = {
     "BYWEEKNO",
 }
 _FREQUENCIES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
+# Parts that these frequencies may not have. Rules with them that no day meets would be looked for to the year 9999, day by
+# day; months and years are soon through.
+_UNFIT = {
+    "DAILY": {"BYMONTHDAY", "BYYEARDAY", "BYWEEKNO", "BYSETPOS"},
+    "WEEKLY": {"BYMONTHDAY", "BYYEARDAY", "BYWEEKNO"},
+}
 _DAY = timedelta(days=1)
 
 
@@ -48,6 +55,10 @@ class WindowError(ValueError):
 
 @lru_cache(maxsize=256)
 def _rule(text: str, anchor: date) -> rrule:
+    # UNTIL of calendars is an instant in UTC; here it is a local date, as all of a window is civil time.
+    until = re.search(r"UNTIL=(\d{8})(T\d{6}Z?)?(;|$)", text)
+    if until:
+        text = text.replace(until[0], f"UNTIL={until[1]}{until[3]}")
     rule = rrulestr(text, dtstart=datetime.combine(anchor, time()), cache=True)
     if isinstance(rule, rruleset):
         raise ValueError("one RRULE only")
@@ -211,6 +222,8 @@ def _parts(field: str, text: Any) -> dict[str, str]:
         raise WindowError(field, f"is {text!r}; FREQ must be one of {', '.join(_FREQUENCIES)}; {advice}")
     if unknown := set(parts) - _PARTS:
         raise WindowError(field, f"has {min(unknown)!r}; days only, the time stands in start and end; {advice}")
+    if unfit := set(parts) & _UNFIT.get(parts["FREQ"], set()):
+        raise WindowError(field, f"has {min(unfit)} with FREQ={parts['FREQ']}; write FREQ=MONTHLY or YEARLY with it")
     try:
         _rule(text, ANCHOR)
     except (ValueError, TypeError, KeyError) as error:

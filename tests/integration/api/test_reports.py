@@ -38,12 +38,15 @@ def test_a_batch_of_reports_confirms_the_nodes_that_prove_what_they_run(call: Ca
     assert states == {proving.endpoint: "confirmed", claiming.endpoint: "failed", quiet.endpoint: "offered"}
 
 
-def test_a_report_is_a_sign_of_life_at_the_time_when_it_was_heard(call: Caller) -> None:
-    (node,) = Scene(nodes=1).fleet
+def test_a_worker_takes_a_report_for_a_sign_of_life_at_the_time_when_it_was_heard(call: Caller) -> None:
+    scene = Scene(nodes=1, now=timezone.now())
+    (node,) = scene.fleet
     heard = timezone.now() - timedelta(minutes=7)
     call(
         "operator", "POST", "/reports", {"reports": [{"endpoint": node.endpoint, "holds": "", "at": heard.isoformat()}]}
     )
+    assert not NodePresence.objects.exists(), "the web process keeps the rows and answers"
+    scene.drain()
     assert NodePresence.objects.get(node=node).last_seen_at == heard
     assert LinkEvent.objects.get().at == heard
 

@@ -13,6 +13,7 @@ from fleet.accounts.services import issue_token
 from fleet.api import api
 from tests import factories
 from tests.integration.api.conftest import Caller
+from updates.states import CAMPAIGN, CampaignState
 
 # The scope that each operation needs, and what it answers then: nothing exists yet, and every body is empty.
 ENDPOINTS = {
@@ -75,6 +76,17 @@ ENDPOINTS = {
     ("POST", "/network-servers/{server_id}/setup"): (Scope.ADMIN, 404),
     ("POST", "/network-servers/{server_id}/discover"): (Scope.ADMIN, 404),
 }
+
+
+def test_each_operation_that_moves_a_campaign_takes_the_role_that_the_state_machine_names() -> None:
+    moves = {
+        "start": CampaignState.SCHEDULED,
+        "pause": CampaignState.PAUSED,
+        "resume": CampaignState.RUNNING,
+        "abort": CampaignState.ABORTED,
+    }
+    asked = {name: ENDPOINTS["POST", f"/campaigns/{{campaign_id}}/{name}"][0].role for name in moves}
+    assert asked == {name: CAMPAIGN.role_for(state) for name, state in moves.items()}
 
 
 def concrete(path: str) -> str:

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from devices.models import Node
 from tests.integration.api.conftest import Caller
+from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from tests.integration.updates.campaigns.scene import Scene
 from updates.models import Campaign
 

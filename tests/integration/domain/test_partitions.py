@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 
 from devices.models import LinkEvent
+from fleet.audit.models import AuditEntry, record
 from fleet.partitions import drop_expired_partitions, make_partitions_ahead
 from tests.integration.domain import factories as make
 from tests.integration.domain.race import race
@@ -97,10 +98,17 @@ def test_a_month_is_dropped_when_all_of_it_is_too_old(today: datetime, kept: boo
     assert LinkEvent.objects.filter(pk=december.pk).exists()
 
 
-def test_the_default_partition_is_never_dropped() -> None:
-    event = link_event(datetime(2001, 1, 1, tzinfo=UTC))
+def test_the_default_partition_is_never_dropped_but_loses_what_is_too_old() -> None:
+    of_a_wrong_clock, young = link_event(datetime(2001, 1, 1, tzinfo=UTC)), link_event(NOVEMBER)
     drop_expired_partitions(now=NOVEMBER, keep_days=1)
-    assert partition_of(event) == "devices_linkevent_default"
+    assert not LinkEvent.objects.filter(pk=of_a_wrong_clock.pk).exists()
+    assert partition_of(young) == "devices_linkevent_default"
+
+
+def test_what_people_did_outlives_every_retention() -> None:
+    entry = record(actor="ana", action="campaign.approve", subject=make.node())
+    drop_expired_partitions(now=datetime(2099, 1, 1, tzinfo=UTC), keep_days=0)
+    assert AuditEntry.objects.get() == entry
 
 
 def test_events_of_updates_are_partitioned_too() -> None:

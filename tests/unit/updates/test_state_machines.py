@@ -64,6 +64,11 @@ def test_only_the_engine_offers_and_only_nodes_and_links_confirm() -> None:
         NODE_UPDATE.sources(S.CONFIRMED, by=Actor.ENGINE)
 
 
+def test_every_transition_of_a_person_names_the_role_that_it_takes_and_no_other_does() -> None:
+    for rule in (rule for machine in MACHINES for rule in machine.rules):
+        assert (rule.role is not None) == (Actor.OPERATOR in rule.by), rule
+
+
 def test_a_cause_that_no_rule_names_is_refused() -> None:
     with pytest.raises(ValueError, match="cause 'bored'"):
         NODE_UPDATE.sources(S.CANCELLED, by=Actor.OPERATOR, cause="bored")

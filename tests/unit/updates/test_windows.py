@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from time import process_time
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -76,6 +77,19 @@ def test_every_second_week_counts_from_its_date() -> None:
     one = calendar({"rrule": "FREQ=WEEKLY;INTERVAL=2;BYDAY=MO", "from": "2026-06-01", "start": "01:00", "end": "02:00"})
     mondays = [datetime(2026, 6, day, 1, 30, tzinfo=UTC) for day in (1, 8, 15, 22)]
     assert [one.transfer_open(at, "") for at in mondays] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("until", ["20260602", "20260602T000000", "20260602T235959Z"])
+def test_the_last_day_may_be_written_as_calendars_write_it_and_is_a_local_date(until: str) -> None:
+    one = calendar({"rrule": f"FREQ=DAILY;UNTIL={until};INTERVAL=1", "start": "01:00", "end": "02:00"})
+    assert [one.transfer_open(datetime(2026, 6, day, 1, 30, tzinfo=UTC), "") for day in (2, 3)] == [True, False]
+
+
+def test_a_rule_that_no_day_meets_is_found_out_soon() -> None:
+    begun = process_time()
+    one = calendar({"rrule": "FREQ=MONTHLY;BYMONTH=2;BYMONTHDAY=30", "start": "01:00", "end": "02:00"})
+    assert one.next_transfer(datetime(2026, 6, 1, tzinfo=UTC), "") is None
+    assert process_time() - begun < 2
 
 
 def test_a_blackout_closes_every_window_on_its_local_dates() -> None:
@@ -152,6 +166,10 @@ def test_a_daily_window_is_open_exactly_while_the_local_clock_shows_a_time_in_it
         ({"transfer": [{"start": "22:00", "end": "22:00"}]}, "windows.transfer.0.end: is 22:00 like the start"),
         ({"transfer": [{"start": "22:00", "end": "05:00", "rrule": "FREQ=HOURLY"}]}, "FREQ must be one of DAILY"),
         ({"transfer": [{"start": "22:00", "end": "05:00", "rrule": "FREQ=DAILY;BYHOUR=3"}]}, "has 'BYHOUR'; days only"),
+        (
+            {"transfer": [{"start": "22:00", "end": "05:00", "rrule": "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30"}]},
+            "has BYMONTHDAY with FREQ=DAILY; write FREQ=MONTHLY",
+        ),
         (
             {"transfer": [{"start": "22:00", "end": "05:00", "rrule": "FREQ=DAILY;INTERVAL=2"}]},
             "transfer.0.from: is missing",

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from random import Random
 from typing import Any
 
 from django.db import transaction
@@ -99,17 +100,29 @@ class FarEnd:
     def speak(self, pk: int) -> None:
         """Its newest report, with the digest that its link reads before one of success."""
         node = self.nodes[pk]
-        self._say(pk, LinkEventKind.HOLDS, digest=node.active)
-        if node.said is not None:
-            self._say(pk, LinkEventKind.REPORT, payload=node.said.encode())
+        if node.said is None:
+            self._say(pk, LinkEventKind.HOLDS, digest=node.active)
+        else:
+            # One message, for a link keeps the two together: success is judged by what it has just read.
+            self._say(pk, LinkEventKind.REPORT, payload=node.said.encode(), holds=node.active)
 
     # What arrives
 
     def arrive(self, message: Mapping[str, Any], *, now: datetime) -> None:
-        LinkEvent.objects.create(link="nbiot", at=now, **message)
+        LinkEvent.objects.bulk_create(self._events(message, now))
 
-    def arrive_all(self, *, now: datetime) -> int:
-        LinkEvent.objects.bulk_create(LinkEvent(link="nbiot", at=now, **message) for message in self.air)
+    def _events(self, message: Mapping[str, Any], now: datetime) -> list[LinkEvent]:
+        fields = {"link": "nbiot", "at": now, **message}
+        holds = fields.pop("holds", None)
+        read = {"link": "nbiot", "at": now, "node_id": message["node_id"], "kind": LinkEventKind.HOLDS, "digest": holds}
+        return [LinkEvent(**read)] * (holds is not None) + [LinkEvent(**fields)]
+
+    def arrive_all(self, *, now: datetime, chance: Random | None = None) -> int:
+        """By `chance` out of order, a third of them twice."""
+        if chance is not None:
+            self.air += [message for message in self.air if chance.random() < 0.33]
+            chance.shuffle(self.air)
+        LinkEvent.objects.bulk_create(event for message in self.air for event in self._events(message, now))
         count = len(self.air)
         self.air.clear()
         return count

@@ -9,6 +9,7 @@ import pytest
 from devices.models import LinkEventKind
 from devices.wire import Cause, NodeState
 from tests.integration.updates.campaigns.scene import Scene
+from updates.campaigns import actions
 from updates.campaigns.transitions import move
 from updates.models import Campaign, NodeUpdate, UpdateEvent
 from updates.states import OPEN_STATES, Actor
@@ -100,6 +101,19 @@ def test_each_report_in_each_state_moves_as_written_and_counts_right(scene: Scen
     if held:
         update.node.refresh_from_db()
         assert update.node.active_digest == held, "what it holds is known whatever the state"
+
+
+def test_after_an_abort_a_node_that_was_given_up_still_says_how_it_ended(scene: Scene) -> None:
+    update, campaign = brought_to(scene, S.SILENT)
+    actions.abort(campaign_id=campaign.pk, actor="ana", now=scene.now)
+    SAYINGS["is on trial"](scene, update, campaign)
+    scene.drain()
+    update.refresh_from_db()
+    assert update.state == S.SILENT, "nobody ticks an aborted campaign, so nothing opens in it"
+    SAYINGS["runs the target"](scene, update, campaign)
+    scene.drain()
+    update.refresh_from_db()
+    assert update.state == S.CONFIRMED
 
 
 def test_a_node_that_comes_back_from_silence_has_a_deadline_again(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -78,6 +79,45 @@ def test_a_gateway_has_no_more_open_updates_than_the_limit(scene: Scene) -> None
     opened = NodeUpdate.objects.filter(state__in=OPEN_STATES)
     assert [opened.filter(node__radio__gateway_id=one).count() for one in ("gw-0", "gw-1")] == [3, 3]
     assert opened.filter(node__radio=None).count() == 2, "no gateway is known for these"
+
+
+def test_any_label_can_group_nodes_that_share_something_the_server_does_not_know(scene: Scene) -> None:
+    for index, node in enumerate(scene.fleet[:8]):
+        Node.objects.filter(pk=node.pk).update(labels={"cell": f"262-01-{index % 2}"})
+    scene.tick(scene.campaign(limits={"label.cell": 2}), times=2)
+    cells = NodeUpdate.objects.filter(state__in=OPEN_STATES).values_list("node__labels__cell", flat=True)
+    assert Counter(cells) == {"262-01-0": 2, "262-01-1": 2, None: 2}
+
+
+def test_a_campaign_that_stands_still_keeps_no_place_from_others(scene: Scene) -> None:
+    at_sites(scene, *["hall-1"] * 10)
+    first, second = (scene.campaign(limits={"site": 2}, node_filter=half) for half in halves(scene))
+    scene.tick(first)
+    begun = scene.open_updates(first)[0]
+    scene.delivered(begun)
+    scene.drain()
+    actions.pause(campaign_id=first.pk, actor="olga", now=scene.now)
+    scene.tick(second)
+    assert scene.states(second) == {"offered": 1, "planned": 4}, "what is whole on a node keeps its place"
+
+
+def test_what_a_pause_withdrew_waits_for_a_place_when_it_goes_on_and_does_not_fall_silent(scene: Scene) -> None:
+    at_sites(scene, *["hall-1"] * 10)
+    first, second = (scene.campaign(limits={"site": 2}, node_filter=half) for half in halves(scene))
+    scene.tick(first)
+    actions.pause(campaign_id=first.pk, actor="olga", now=scene.now)
+    scene.tick(second)
+    actions.resume(campaign_id=first.pk, actor="ana", now=scene.now)
+    for _ in range(3):
+        scene.tick(first, later_s=20 * 3600)
+    waiting = Delivery.objects.filter(state="waiting")
+    assert set(waiting.values_list("reference", flat=True)) == {update.pk for update in scene.open_updates(second)}
+    assert scene.states(first) == {"offered": 2, "planned": 3}
+    for update in scene.open_updates(second):
+        scene.confirm(update)
+    scene.drain()
+    scene.tick(first)
+    assert set(waiting.values_list("reference", flat=True)) == {update.pk for update in scene.open_updates(first)}
 
 
 def halves(scene: Scene) -> list[str]:
@@ -226,7 +266,9 @@ def test_the_plan_says_which_campaigns_want_its_nodes_and_who_goes_first(scene: 
 @pytest.mark.parametrize(
     ("terms", "field", "message"),
     [
-        ({"limits": {"hall": 3}}, "limits.hall", "is unknown; known are campaign, gateway, site, wave"),
+        ({"limits": {"hall": 3}}, "limits.hall", "is unknown; known are campaign, gateway, label.<key>, site, wave"),
+        ({"limits": {"label.": 3}}, "limits.label.", "is unknown; known are"),
+        ({"limits": {f"label.{one}": 3 for one in range(9)}}, "limits", "has 9; give at most 8"),
         ({"limits": {"site": 0}}, "limits.site", "is 0; give a whole number from 1"),
         ({"priority": 101}, "priority", "Give a whole number from 0 to 100"),
         ({"maximum_attempts": 0}, "maximum_attempts", "from 1 to 10"),

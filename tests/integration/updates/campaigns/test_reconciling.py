@@ -41,6 +41,32 @@ def test_a_state_that_no_event_explains_is_found(scene: Scene) -> None:
 
 
 @pytest.mark.usefixtures("books_broken_on_purpose")
+def test_a_first_event_that_is_missing_is_found(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    update = scene.open_updates(campaign)[0]
+    scene.confirm(update)
+    scene.drain()
+    first, second, *_ = UpdateEvent.objects.filter(node_update_id=update.pk).order_by("id")
+    first.delete()
+    assert reconcile() == [f"Event {second.pk} is the first of node update {update.pk} and says that it was offered."]
+
+
+@pytest.mark.usefixtures("books_broken_on_purpose")
+def test_a_node_that_was_sent_something_before_its_wave_opened_is_found(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    campaign.waves.update(state="waiting")
+    update = scene.open_updates(campaign)[0]
+    assert f"Node update {update.pk} is offered, yet its wave has not opened." in reconcile()
+
+
+@pytest.mark.usefixtures("books_broken_on_purpose")
+def test_a_state_of_a_campaign_that_no_move_led_to_is_found(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign())
+    campaign.moves.filter(wave_index=None).latest("id").delete()
+    assert reconcile() == [f"Campaign {campaign.pk} is running, its last move led to scheduled."]
+
+
+@pytest.mark.usefixtures("books_broken_on_purpose")
 def test_the_check_for_two_open_updates_sees_what_the_index_forbids(scene: Scene) -> None:
     scene.tick(scene.campaign())
     second = scene.tick(scene.campaign())

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from devices.models import LinkEventKind, NodePresence
+from devices.models import FirmwareBuild, LinkEventKind, Node, NodePresence
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns import actions
+from updates.models import NodeUpdate
 
 HOUR, DAY = 3600, 86_400
 
@@ -59,6 +60,63 @@ def test_progress_counts_the_rhythm_anew(scene: Scene) -> None:
         scene.drain()
     update.refresh_from_db()
     assert update.due_at == scene.now + timedelta(days=6)
+
+
+def says_it_received(scene: Scene, update: NodeUpdate, *counts: int) -> None:
+    for received in counts:
+        scene.event(update.node, LinkEventKind.PROGRESS, reference=update.pk, received_bytes=received, total_bytes=5000)
+    scene.drain()
+    update.refresh_from_db()
+
+
+def test_a_node_that_pulls_the_first_block_again_and_again_makes_no_progress(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(progress_timeout_s=DAY))
+    update = scene.open_updates(campaign)[0]
+    says_it_received(scene, update, 512, 1024)
+    due = update.due_at
+    for _ in range(3):
+        scene.now += timedelta(hours=6)
+        says_it_received(scene, update, 512, 1024)
+    assert update.due_at == due
+    scene.tick(campaign, later_s=6 * HOUR + 1)
+    update.refresh_from_db()
+    assert (update.state, update.cause) == ("silent", "no-progress")
+
+
+def test_a_session_that_is_set_up_anew_begins_from_nothing(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(progress_timeout_s=DAY))
+    update = scene.open_updates(campaign)[0]
+    says_it_received(scene, update, 4096)
+    scene.now += timedelta(hours=20)
+    says_it_received(scene, update, 0)
+    scene.now += timedelta(hours=20)
+    says_it_received(scene, update, 512)
+    assert (update.received_bytes, update.due_at) == (512, scene.now + timedelta(days=1))
+
+
+def test_a_transfer_that_a_pause_withdrew_begins_from_nothing(scene: Scene) -> None:
+    campaign = scene.tick(scene.campaign(progress_timeout_s=DAY))
+    update = scene.open_updates(campaign)[0]
+    says_it_received(scene, update, 4096)
+    actions.pause(campaign_id=campaign.pk, actor="olga", now=scene.now)
+    actions.resume(campaign_id=campaign.pk, actor="ana", now=scene.now)
+    scene.tick(campaign)
+    scene.now += timedelta(hours=20)
+    says_it_received(scene, update, 512)
+    assert (update.received_bytes, update.due_at) == (512, scene.now + timedelta(days=1))
+
+
+def test_what_no_link_can_carry_any_more_falls_silent_though_it_is_tried_again(scene: Scene) -> None:
+    FirmwareBuild.objects.update(decoder_profile="s")
+    campaign = scene.tick(scene.campaign(full_image_allowed=False, offer_timeout_s=DAY))
+    actions.pause(campaign_id=campaign.pk, actor="olga", now=scene.now)
+    without_decoder = FirmwareBuild.objects.create(name="fw-2", io_hash="00c0ffee", operators=["CONV_2D"])
+    node = scene.fleet[0]
+    Node.objects.filter(pk=node.pk).update(firmware_build=without_decoder)
+    actions.resume(campaign_id=campaign.pk, actor="ana", now=scene.now)
+    scene.tick(campaign, later_s=DAY / 2)
+    scene.tick(campaign, later_s=DAY)
+    assert campaign.node_updates.get(node=node).state == "silent"
 
 
 def test_fleet_time_that_runs_faster_shortens_timers_but_not_intervals_measured_on_the_wall(

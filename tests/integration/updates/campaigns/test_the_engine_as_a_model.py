@@ -14,7 +14,7 @@ EVERYWHERE = {"deadline": None, "suppress_health_check": list(HealthCheck), "pri
 
 def test_a_short_walk_breaks_no_promise() -> None:
     run_state_machine_as_test(
-        EngineMachine, settings=settings(max_examples=15, stateful_step_count=25, derandomize=True, **EVERYWHERE)
+        EngineMachine, settings=settings(max_examples=6, stateful_step_count=40, derandomize=True, **EVERYWHERE)
     )
 
 
@@ -22,5 +22,5 @@ def test_a_short_walk_breaks_no_promise() -> None:
 @pytest.mark.timeout(600)
 def test_a_long_walk_breaks_no_promise() -> None:
     run_state_machine_as_test(
-        EngineMachine, settings=settings(max_examples=100, stateful_step_count=40, derandomize=True, **EVERYWHERE)
+        EngineMachine, settings=settings(max_examples=40, stateful_step_count=50, derandomize=True, **EVERYWHERE)
     )

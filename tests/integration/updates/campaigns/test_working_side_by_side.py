@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 from django.db import connection, transaction
 
-from devices.models import Delivery, LinkEvent
+from devices.models import Delivery, LinkEvent, LinkEventKind
+from devices.services import take_events
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns import engine, ingest, work
 from updates.campaigns.reconcile import reconcile
@@ -75,6 +76,17 @@ def test_workers_that_drain_at_the_same_time_count_each_report_once() -> None:
     assert scene.tallies(campaign) == {"confirmed": 200}
     assert UpdateEvent.objects.filter(to_state="confirmed").count() == 200
     assert reconcile() == []
+
+
+def test_what_a_node_said_next_waits_while_a_worker_is_at_what_it_said_before() -> None:
+    scene = Scene(nodes=2)
+    first, second = scene.fleet
+    for node in (first, first, second):
+        scene.event(node, LinkEventKind.HOLDS, digest=scene.old.digest)
+    with transaction.atomic():
+        assert [event.node_id for event in take_events(now=scene.now, limit=1)] == [first.pk]
+        (others,) = at_once(transaction.atomic(lambda: take_events(now=scene.now, limit=10)))
+    assert first.pk not in [event.node_id for event in others]
 
 
 def test_a_campaign_that_cannot_be_ticked_does_not_stop_the_next_one() -> None:
