@@ -45,7 +45,7 @@ from updates.pipeline.types import (
 )
 from updates.profiles import pipeline_profile, targets_for
 from updates.radio_costs import against, transfer
-from updates.selectors import images_by_prefix
+from updates.selectors import held_classes, images_by_prefix
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)
@@ -149,7 +149,8 @@ def _renewing(renew: Callable[[], object]) -> Iterator[None]:
 
 def _request(version: ModelVersion) -> BuildRequest:
     family = version.family
-    profiles = tuple(pipeline_profile(one) for one in HardwareProfile.objects.filter(runtime="tflm"))
+    hardware = list(HardwareProfile.objects.filter(runtime="tflm"))
+    held, profiles = held_classes(hardware), tuple(pipeline_profile(one) for one in hardware)
     return BuildRequest(
         onnx=load(version.onnx_id),
         calibration=load(version.calibration_id),
@@ -162,6 +163,7 @@ def _request(version: ModelVersion) -> BuildRequest:
         signal=Signal.of(family.signal),
         against=_against(family),
         contract=frozenset(FirmwareBuild.objects.values_list("io_hash", flat=True)),
+        held={one.name: held[one.pk, family.pk] for one in hardware if (one.pk, family.pk) in held},
     )
 
 
@@ -172,8 +174,12 @@ def _against(family: ModelFamily) -> Against | None:
     held = Node.objects.exclude(active_digest="").values_list("active_digest").annotate(nodes=Count("id"))
     digests = [digest for digest, _ in held.order_by("-nodes", "active_digest")[:_MOST_HELD]]
     images = images_by_prefix(digests)
-    known = [image for digest in digests if (image := images.get(digest[:8])) and image.version.family_id == family.pk]
+    known = [image for digest in digests if (image := images.get(digest[:8])) and _may_be_base(image, family)]
     return against(load(known[0].blob_id)) if known else None
+
+
+def _may_be_base(image: ModelImage, family: ModelFamily) -> bool:
+    return image.version.family_id == family.pk and image.runtime == "tflm"
 
 
 def _store(version: ModelVersion, result: BuildResult, now: datetime) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import cbor2
 
-_LAYOUT = 1
 PART_BYTES, _HEADER_BYTES = 36, 3
 _CLASSES_MAX = 32
 _UINT32_MAX = 0xFFFF_FFFF
@@ -36,13 +35,13 @@ class Counters:
         self.out_of_bounds += _events(count, _OUT_OF_BOUNDS, rng)
         self.deadline_misses += _events(count, _DEADLINE_MISSED, rng)
 
-    def encode(self, *, resets: int, p99_us: int, rate_error_ppm: int, battery_mv: int) -> bytes:
+    def encode(self, *, resets: int, p99_us: int, rate_error_ppm: int, battery_mv: int, arena_bytes: int) -> bytes:
+        """arena_bytes: what the runtime uses, 0: unknown, which only the first layout can say nothing of."""
         prefix = bytes.fromhex(self.active)[:4] or bytes(4)
         # An input out of bounds is decided by the heuristic, so fallbacks count the same; there is no shadow run here.
         counters = [self.inferences, self.class_counts, self.low_confidence, self.out_of_bounds, self.out_of_bounds, 0]
-        return cbor2.dumps(
-            [_LAYOUT, prefix, *counters, self.deadline_misses, p99_us, resets, rate_error_ppm, battery_mv, None]
-        )
+        items = [prefix, *counters, self.deadline_misses, p99_us, resets, rate_error_ppm, battery_mv]
+        return cbor2.dumps([2, *items, arena_bytes, None] if arena_bytes else [1, *items, None])
 
 
 def fresh_counters(active: str, classes: int) -> Counters:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from devices.models import FirmwareBuild, HardwareProfile
 from updates.models import ModelImage, ModelVersion
-from updates.pipeline.fit import fit
-from updates.profiles import arena_evidence, compiled_refusals, latency_estimate, pipeline_profile
+from updates.profiles import compiled_refusals, fit_on
 
 _LAST = 32_767
 
@@ -56,24 +55,12 @@ def choose(
                 f"{image.io_hash}: ship firmware for the new contract first.",
             )
             continue
-        refusals = compiled_refusals(image, profile, firmware)
-        result = fit(
-            image_bytes=image.size,
-            arena=arena_evidence(image),
-            alignment=image.alignment,
-            operators=tuple(image.operators),
-            profile=pipeline_profile(profile),
-            runtime=image.runtime,
-            latency=latency_estimate(image, profile),
-            overrides=overrides,
-            available_operators=frozenset(firmware.operators),
-            firmware_arena_bytes=firmware.arena_bytes,
-            decoder_ram_bytes=firmware.decoder_ram_bytes,
-            refusals=refusals,
-        )
+        known = [one.measured for one in image.field_evidence.all() if one.profile_id == profile.pk]
+        measured = known[0] if known else None
+        result = fit_on(image, profile, measured=measured, firmware=firmware, overrides=overrides)
         if result.fits:
             return Choice(image)
-        if refusals:
+        if compiled_refusals(image, profile, firmware):
             cause = "swap-refused"
         elif set(image.operators) - set(firmware.operators):
             cause = "operator-missing"
@@ -92,4 +79,4 @@ def _rank(image: ModelImage, profile: HardwareProfile) -> tuple[int, int]:
 def images_of(version: ModelVersion) -> list[ModelImage]:
     """Images that may be shipped: validation of the exact bytes has passed."""
     proved = version.images.filter(validation__verdict="passed").select_related("version__family")
-    return list(proved.prefetch_related("fits").order_by("id"))
+    return list(proved.prefetch_related("fits", "field_evidence").order_by("id"))

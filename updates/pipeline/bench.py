@@ -20,7 +20,9 @@ from updates.pipeline.types import (
     Choice,
     Fit,
     Flip,
+    HeldClass,
     Image,
+    Profile,
     Refused,
     SliceResult,
     TargetClass,
@@ -108,8 +110,10 @@ class Bench:
         contract = contract_of(images, self.request.contract)
 
         def chosen() -> tuple[Choice, ...]:
-            profiles = self.request.profiles
-            return tuple(choose(profile, images, fits, reports, contract=contract) for profile in profiles)
+            return tuple(
+                choose(profile, images, fits, reports, contract=contract, held=self._held(profile))
+                for profile in self.request.profiles
+            )
 
         while True:
             choices = chosen()
@@ -122,6 +126,10 @@ class Bench:
         for digest in reports.keys() - proved:
             reports[digest] = unproved(reports[digest])
         return chosen(), reports
+
+    def _held(self, profile: Profile) -> HeldClass | None:
+        against = self.request.against
+        return self.request.held.get(profile.name, against.held if against else None)
 
     def proved(self, image: Image) -> ValidationReport:
         """Of an image that was shown the uploaded slices, and is shown the perturbed ones now."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import cbor2
 
+from updates.pipeline.evidence import Measured
 from updates.pipeline.guard import Guard
 
 MAXIMUM_ONNX_BYTES = 64 * 1024 * 1024
@@ -31,6 +32,10 @@ class Refused(Exception):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message.rstrip('.')}; {self.fix.rstrip('.')}."
+
+
+# Precision and granularity of an image that nodes hold.
+HeldClass = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class Fit:
 
     `arena_bytes` is the largest of `arena_by_evidence`, and `evidence` its name. `available_sram_bytes`: what the RTOS
     leaves; arena and `decoder_ram_bytes` share it. `both_slots_bytes`: of flash, for the image that runs and the next.
+    `measured`: what nodes of the profile that run the image say, None where none does.
     """
 
     profile: str
@@ -148,6 +154,7 @@ class Fit:
     available_sram_bytes: int = 0
     decoder_ram_bytes: int = 0
     both_slots_bytes: int = 0
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True)
@@ -319,10 +326,11 @@ class ValidationReport:
 
 @dataclass(frozen=True)
 class Against:
-    """The image that most nodes hold, and what a patch from it to another image weighs in bytes."""
+    """The image that most nodes hold, its class, and what a patch from it to another image weighs in bytes."""
 
     base: bytes
     patch_bytes: Callable[[bytes], int]
+    held: HeldClass | None = None
 
 
 @dataclass(frozen=True)
@@ -347,7 +355,8 @@ class CurvePoint:
 class BuildRequest:
     """task None: told from labels and outputs (`validate.task_of`). contract: io_hashes that firmware in the field takes,
     which images with another one come after; where no image has one of them, that of the first target class counts. None:
-    any will do."""
+    any will do. held: by name of a profile, the class of the image that most of its nodes run; preferred where it is as
+    accurate as the best. A profile that is not in it: the class of the deployed image, where there is one."""
 
     onnx: bytes
     calibration: bytes
@@ -360,6 +369,7 @@ class BuildRequest:
     signal: Signal = Signal()
     contract: frozenset[str] | None = None
     against: Against | None = None
+    held: Mapping[str, HeldClass] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

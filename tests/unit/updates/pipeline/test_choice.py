@@ -6,7 +6,7 @@ import pytest
 
 from updates.pipeline.choice import candidates, choose
 from updates.pipeline.quantize import check_target
-from updates.pipeline.types import Fit, Image, Profile, SliceResult, TargetClass, ValidationReport
+from updates.pipeline.types import Fit, HeldClass, Image, Profile, SliceResult, TargetClass, ValidationReport
 
 PROFILE = Profile("small")
 BLANK = {
@@ -33,10 +33,11 @@ def report(*noise: float, verdict: str = "passed") -> ValidationReport:
     return ValidationReport(verdict, slices, ())  # type: ignore[arg-type]
 
 
-def chosen(**weighed: tuple[Fit, ValidationReport]) -> str | None:
-    images = [image(digest) for digest in weighed]
+def chosen(held: HeldClass | None = None, **weighed: tuple[Fit, ValidationReport]) -> str | None:
+    """An image whose name begins with the name of a precision has that one."""
+    images = [image(digest, precision="int4" if digest.startswith("int4") else "int8") for digest in weighed]
     fits = {digest: (one,) for digest, (one, _) in weighed.items()}
-    return choose(PROFILE, images, fits, {digest: one for digest, (_, one) in weighed.items()}).digest
+    return choose(PROFILE, images, fits, {digest: one for digest, (_, one) in weighed.items()}, held=held).digest
 
 
 def test_the_most_accurate_that_fits_is_chosen_not_the_most_accurate():
@@ -54,6 +55,18 @@ def test_a_passed_verdict_beats_any_noise_figure():
 def test_where_accuracy_is_equal_the_smaller_arena_then_the_smaller_image_wins():
     assert chosen(a=(fit(arena=101), report(30.01)), b=(fit(arena=100), report(30.0))) == "b"
     assert chosen(a=(fit(size=11), report(30)), b=(fit(size=10), report(30))) == "b"
+
+
+def test_of_equally_accurate_images_the_class_that_nodes_hold_wins_and_of_others_it_does_not():
+    held = ("int4", "fc-per-tensor")
+    frugal, hungry = (fit(arena=100), report(30)), (fit(arena=900), report(29.6))
+
+    assert chosen(plain=frugal, int4=hungry) == "plain"
+    assert chosen(held, plain=frugal, int4=hungry) == "int4"
+    assert chosen(held, plain=frugal, int4=(fit(), report(29.4))) == "plain"
+    assert chosen(held, plain=frugal, int4=(fit(fits=False), report(30))) == "plain"
+    assert chosen(held, plain=frugal, int4=(fit(), report(30, verdict="inconclusive"))) == "plain"
+    assert chosen(("int4", "fc-per-channel"), plain=frugal, int4=hungry) == "plain"
 
 
 def test_where_none_fits_none_is_chosen_and_the_alternatives_are_kept_best_first():
