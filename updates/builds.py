@@ -111,9 +111,9 @@ def _build(version: ModelVersion, now: datetime) -> None:
         mine.update(stage=stage, progress_percent=round(100 * fraction))
 
     began = time.monotonic()
-    with _renewing(lambda: mine.update(lease_until=now + timedelta(seconds=time.monotonic() - began) + LEASE)):
+    with renewing(lambda: mine.update(lease_until=now + timedelta(seconds=time.monotonic() - began) + LEASE)):
         try:
-            result = pipeline.build(_request(version), report_progress)
+            result = pipeline.build(build_request(version), report_progress)
             with transaction.atomic():
                 if held := mine.select_for_update(of=("self",)).select_related("family").first():
                     _store(held, result, now + timedelta(seconds=time.monotonic() - began))
@@ -127,7 +127,7 @@ def _build(version: ModelVersion, now: datetime) -> None:
 
 
 @contextmanager
-def _renewing(renew: Callable[[], object]) -> Iterator[None]:
+def renewing(renew: Callable[[], object]) -> Iterator[None]:
     """Renews the lease from a thread: one stage may take longer than a lease lasts."""
     done = threading.Event()
 
@@ -147,7 +147,8 @@ def _renewing(renew: Callable[[], object]) -> Iterator[None]:
         thread.join()
 
 
-def _request(version: ModelVersion) -> BuildRequest:
+def build_request(version: ModelVersion) -> BuildRequest:
+    """Of a version's own files, for all profiles that run images of ours."""
     family = version.family
     hardware = list(HardwareProfile.objects.filter(runtime="tflm"))
     held, profiles = held_classes(hardware), tuple(pipeline_profile(one) for one in hardware)
@@ -190,8 +191,8 @@ def _store(version: ModelVersion, result: BuildResult, now: datetime) -> None:
     near = {point.digest for point in result.curve if point.chosen}
     for image in result.images:
         more = {"near_deployed": True} if image.digest in near else {}
-        row = _store_image(version, image, noise[image.digest], result.guards.get(image.digest), more)
-        models.ValidationReport.objects.create(image=row, **_report_fields(result.reports[image.digest]))
+        row = store_image(version, image, noise[image.digest], result.guards.get(image.digest), more)
+        models.ValidationReport.objects.create(image=row, **report_fields(result.reports[image.digest]))
     fit_images(ModelImage.objects.filter(version=version), HardwareProfile.objects.all())
     version.tools, version.built_at, version.stage, version.progress_percent = result.tools, now, "done", 100
     version.evidence = {
@@ -252,7 +253,7 @@ def _give_up_refused_image(digest: str, version: ModelVersion) -> None:
     )
 
 
-def _store_image(
+def store_image(
     version: ModelVersion, image: Image, noise: float, guard: Guard | None, more: dict[str, Any]
 ) -> ModelImage:
     facts = {name: value for name, value in asdict(image).items() if name in (*SHAPE_FACTS, *_KEPT_FACTS)}
@@ -285,7 +286,7 @@ def _register_image(digest: str) -> KnownImage:
         ) from clash
 
 
-def _report_fields(report: ValidationReport) -> dict[str, Any]:
+def report_fields(report: ValidationReport) -> dict[str, Any]:
     slices = [plain(asdict(part)) for part in report.slices]
     return {"verdict": report.verdict, "slices": slices, "reasons": list(report.reasons)}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from updates import builds, field_evidence, patch_collection, services
+from updates import builds, field_evidence, judging, patch_collection, services
 from updates.campaigns import work
 from updates.campaigns.reconcile import prove
 
@@ -16,6 +16,7 @@ from updates.campaigns.reconcile import prove
 @shared_task
 def build_due() -> None:
     builds.build_due(timezone.now(), limit=1)
+    judging.judge_due(timezone.now(), limit=1)
 
 
 @shared_task

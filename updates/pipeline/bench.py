@@ -13,7 +13,7 @@ import numpy as np
 
 from updates.pipeline import child, guard, slices
 from updates.pipeline.choice import choose
-from updates.pipeline.imaging import make_image
+from updates.pipeline.imaging import judge_image, make_image
 from updates.pipeline.quantize import quantized
 from updates.pipeline.types import (
     BuildRequest,
@@ -60,33 +60,43 @@ class Bench:
         )
         self.begin("calibrate")
         uploaded = self.layout | {"slices": len(self.slices)}
-        rooms = [room_below(directory, name) for name in ("calibrate", "baseline")]
-        calibrated, baseline = side_by_side(
-            [
-                lambda _: child.run("quantize", "updates.pipeline.quantize:calibrate_stage", rooms[0], self.layout),
-                lambda _: child.run("check", "updates.pipeline.slices:baseline_stage", rooms[1], uploaded),
-            ],
-            self.begin,
-        )
-        for done in (calibrated, baseline):
+        stages = [("baseline", "check", "updates.pipeline.slices:baseline_stage", uploaded)]
+        if request.targets:
+            stages.append(("calibrate", "quantize", "updates.pipeline.quantize:calibrate_stage", self.layout))
+        rooms = [room_below(directory, name) for name, *_ in stages]
+
+        def run(room: Path, stage: str, function: str, arguments: dict[str, Any]) -> Callable[[Begin], dict[str, Any]]:
+            return lambda _: child.run(stage, function, room, arguments)
+
+        results = []
+        for done in side_by_side(
+            [run(room, *rest) for room, (_, *rest) in zip(rooms, stages, strict=True)], self.begin
+        ):
             if isinstance(done, Refused):
                 raise done
+            results.append(done)
         bring_out(rooms, directory)
-        self.latency_ms = (float(baseline["latency_ms"][0]), float(baseline["latency_ms"][1]))  # type: ignore[index]
+        p50, p99 = results[0]["latency_ms"]
+        self.latency_ms = (float(p50), float(p99))
         return self._image_of_each_target()
 
     def _image_of_each_target(self) -> tuple[tuple[Image, ...], tuple[tuple[TargetClass, str], ...]]:
         indices = list(range(len(self.slices)))
+        wanted: list[tuple[TargetClass, bytes | None]] = [(one.target, one.data) for one in self.request.existing]
+        wanted += [(target, None) for target in self.request.targets]
 
-        def make(target: TargetClass, number: int) -> Callable[[Begin], Image]:
+        def make(target: TargetClass, data: bytes | None, number: int) -> Callable[[Begin], Image]:
             room = room_below(self.directory, f"target-{number}")
-            return lambda begin: make_image(room, target, self.layout, indices, self.request.preprocessing, begin)
+            shown = (self.layout, indices, self.request.preprocessing)
+            if data is None:
+                return lambda begin: make_image(room, target, *shown, begin)
+            return lambda begin: judge_image(room, target, data, *shown, begin)
 
-        made = side_by_side([make(target, number) for number, target in enumerate(self.request.targets)], self.begin)
+        made = side_by_side([make(*one, number) for number, one in enumerate(wanted)], self.begin)
         images: dict[str, Image] = {}
         left_out: list[tuple[TargetClass, str]] = []
         self.rooms: dict[str, Path] = {}
-        for number, (target, image) in enumerate(zip(self.request.targets, made, strict=True)):
+        for number, ((target, _), image) in enumerate(zip(wanted, made, strict=True)):
             if isinstance(image, Refused):
                 left_out.append((target, str(image)))
             elif image.digest in images:

@@ -352,11 +352,20 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class Existing:
+    """An image of the version that was built before: its exact bytes are judged, it is not made anew."""
+
+    target: TargetClass
+    data: bytes
+
+
+@dataclass(frozen=True)
 class BuildRequest:
-    """task None: told from labels and outputs (`validate.task_of`). contract: io_hashes that firmware in the field takes,
-    which images with another one come after; where no image has one of them, that of the first target class counts. None:
-    any will do. held: by name of a profile, the class of the image that most of its nodes run; preferred where it is as
-    accurate as the best. A profile that is not in it: the class of the deployed image, where there is one."""
+    """targets: what to make. existing: what is judged besides; one of both is needed. task None: told from labels and
+    outputs (`validate.task_of`). contract: io_hashes that firmware in the field takes, which images with another one come
+    after; where no image has one of them, that of the first target class counts. None: any will do. held: by name of a
+    profile, the class of the image that most of its nodes run; preferred where it is as accurate as the best. A profile
+    that is not in it: the class of the deployed image, where there is one."""
 
     onnx: bytes
     calibration: bytes
@@ -370,6 +379,7 @@ class BuildRequest:
     contract: frozenset[str] | None = None
     against: Against | None = None
     held: Mapping[str, HeldClass] = field(default_factory=dict)
+    existing: tuple[Existing, ...] = ()
 
 
 @dataclass(frozen=True)

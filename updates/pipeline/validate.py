@@ -37,6 +37,7 @@ MAXIMUM_CONFUSION_CLASSES = 64
 MAXIMUM_FLIPS = 50
 # Flipped samples that are drawn, and in how many steps.
 OUTLINES, OUTLINE_STEPS = 8, 64
+UNPROVED = "No profile gets this image, so it did not run on perturbed samples: it may not be sent as it is."
 # The anomaly threshold is where this share of the normal samples would raise an alarm.
 FALSE_ALARMS = 0.05
 # Of the labels' root mean square: -30 dB, below which no rise of the error matters.
@@ -54,8 +55,7 @@ def unproved(report: ValidationReport) -> ValidationReport:
     """Of an image that no profile was given: it met the clean and the uploaded slices alone."""
     if report.verdict != "passed":
         return report
-    reason = "No profile gets this image, so it did not run on perturbed samples: it may not be sent as it is."
-    return replace(report, verdict="inconclusive", reasons=(*report.reasons, reason))
+    return replace(report, verdict="inconclusive", reasons=(*report.reasons, UNPROVED))
 
 
 def task_of(labels: Labels, outputs: int, inputs: int) -> Task:
