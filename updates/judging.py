@@ -162,7 +162,8 @@ def _target(image: ModelImage) -> TargetClass:
 def _store(version: ModelVersion, result: BuildResult) -> dict[str, str]:
     """Verdicts by digest of what was proved now, in the caller's transaction. Raises Refused as a build does."""
     known = {image.digest: image for image in version.images.select_related("validation")}
-    noise, found = noise_db(result.reports), {}
+    noise = noise_db(result.reports)
+    found: dict[str, str] = {}
     for image in result.images:
         report = result.reports[image.digest]
         row = known.get(image.digest)

@@ -11,7 +11,7 @@ import flatbuffers
 import numpy as np
 from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
-from updates.pipeline.types import HeldClass, Refused
+from updates.pipeline.types import HeldClass, Refused, io_hash
 
 # What TFLM runs on integers alone and what firmware registers; the judge then tries the image itself.
 ALLOWED_OPERATORS = frozenset(
@@ -87,6 +87,16 @@ def class_of(data: bytes) -> HeldClass:
     ]
     wide = any(one is not None and len(one) > 1 for one in scales)
     return precision, "fc-per-channel" if wide else "fc-per-tensor"
+
+
+def contract_of(data: bytes, preprocessing: str) -> str:
+    """The io_hash of an image that `class_of` can read: what firmware that runs it takes and gives."""
+    model = unpack(data)
+    graph = model.subgraphs[0]
+    ends = [graph.tensors[int(one[0])] for one in (graph.inputs, graph.outputs)]
+    (taken, given), types = ends, {value: name.lower() for name, value in vars(schema.TensorType).items()}
+    shapes = [tuple(int(length) for length in one.shape) for one in ends]
+    return io_hash(shapes[0], types[taken.type], shapes[1], types[given.type], preprocessing)
 
 
 def fuse_fully_connected_relu(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from tests.unit.updates.pipeline.models import CLASSES, convolution_model, model
 from updates.pipeline import judge, post_pass, self_test
 from updates.pipeline.build import build
 from updates.pipeline.convert import find_layout, fp32_outputs, sqnr_db
-from updates.pipeline.types import BuildResult, Image, Refused, TargetClass, io_hash
+from updates.pipeline.types import BuildResult, Existing, Image, Refused, TargetClass, io_hash
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,35 @@ def test_two_target_classes_give_an_image_each(labels):
     built = build(request(convolution_model(), labels=labels, targets=two), lambda stage, fraction: None)
 
     assert [one.target for one in built.images] == list(two)
+
+
+def test_an_image_that_exists_is_judged_as_it_is_and_proved_where_a_profile_wants_it(result, image, labels):
+    other = build(
+        request(
+            convolution_model(), labels=labels, targets=(TargetClass(precision="int16x8"),), preprocessing="imu-v1"
+        ),
+        lambda stage, fraction: None,
+    ).images[0]
+    heard: list[str] = []
+
+    again = build(
+        dataclasses.replace(
+            request(convolution_model(), labels=labels, preprocessing="imu-v1"),
+            calibration=npz(inputs=samples(3)),  # would make other images
+            targets=(),
+            existing=tuple(Existing(one.target, one.data) for one in (image, other)),
+            held={"roomy": ("int8", "fc-per-tensor"), "tight": ("int8", "fc-per-tensor")},
+        ),
+        lambda stage, fraction: heard.append(stage),
+    )
+
+    assert again.images == (image, other)
+    assert again.fits[image.digest] == result.fits[image.digest]
+    assert not {"quantize", "post_pass"} & set(heard)
+    wanted = {choice.digest for choice in again.choices if choice.digest}
+    assert wanted
+    for digest in wanted:
+        assert "noise-10db" in [one.name for one in again.reports[digest].slices]
 
 
 def test_one_outlier_in_the_calibration_data_widens_the_input_range(labels):
