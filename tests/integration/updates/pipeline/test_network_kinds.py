@@ -95,7 +95,7 @@ def test_what_is_no_integer_image_has_no_class():
     unpacked = post_pass.unpack(image)
     unpacked.subgraphs[0].tensors[int(unpacked.subgraphs[0].inputs[0])].type = post_pass.schema.TensorType.FLOAT32
     for data in (image[: len(image) // 2], image[:8], b"\x1c\0\0\0TFL3" + 90 * b"\xff", post_pass.pack(unpacked)):
-        with pytest.raises(ValueError, match="image|neither"):
+        with pytest.raises(ValueError, match=r"image|neither"):
             post_pass.class_of(data)
 
 
