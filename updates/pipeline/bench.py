@@ -51,7 +51,7 @@ class Bench:
         (directory / "calibration.npz").write_bytes(request.calibration)
         (directory / "evaluation.npz").write_bytes(request.evaluation)
         self.begin("check")
-        model = child.run("check", "updates.pipeline.check:stage", directory, {})
+        model = child.run("check", "updates.pipeline.check:stage", directory, {"task": request.task})
         self.slices: list[dict[str, Any]] = model["slices"]
         _check_signal(request, model["input_shape"])
         self.begin("convert")

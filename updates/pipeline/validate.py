@@ -38,6 +38,7 @@ MAXIMUM_FLIPS = 50
 # Flipped samples that are drawn, and in how many steps.
 OUTLINES, OUTLINE_STEPS = 8, 64
 UNPROVED = "No profile gets this image, so it did not run on perturbed samples: it may not be sent as it is."
+_UNCOUNTED = "This slice allows no miss, and without labels none can be counted: store its labels."
 # The anomaly threshold is where this share of the normal samples would raise an alarm.
 FALSE_ALARMS = 0.05
 # Of the labels' root mean square: -30 dB, below which no rise of the error matters.
@@ -69,6 +70,35 @@ def task_of(labels: Labels, outputs: int, inputs: int) -> Task:
     return "anomaly" if only_two and (outputs == 1 or outputs == inputs) else "classification"
 
 
+def check_labels(name: str, labels: Labels, *, outputs: int, inputs: int, task: Task | None) -> Task:
+    """The task, `task_of` where it is None, if these labels of slice `name` suit it. outputs, inputs: values a sample.
+
+    Raises Refused (stage validate, code labels).
+    """
+    task = task or task_of(labels, outputs, inputs)
+    if labels is None:
+        return task
+    n, field, whole = len(labels), f"evaluation: labels of {name}", labels.dtype.kind == "i"
+    if task == "classification":
+        if not whole:
+            raise _refuse(field, f"{labels.dtype} is no class number", "store integers, one a sample")
+        if not 2 <= outputs <= MAXIMUM_CLASSES:
+            raise _refuse(field, f"{outputs} outputs are no classes", f"use 2 to {MAXIMUM_CLASSES}, or another task")
+        if labels.max() >= outputs:
+            first = int(np.argmax(labels >= outputs))
+            raise _refuse(
+                field, f"class {labels[first]} of sample {first} among {outputs} outputs", f"use 0 to {outputs - 1}"
+            )
+    elif task == "anomaly":
+        if labels.size != n:
+            raise _refuse(field, f"{labels.size} values for {n} samples", "store 0 (normal) or 1, one a sample")
+    elif whole:
+        raise _refuse(field, "class numbers, but the task is regression", "store floats")
+    elif labels.size != n * outputs:
+        raise _refuse(field, f"{labels.size} values for {n * outputs} outputs", "store one wanted output a sample")
+    return task
+
+
 def compare(
     name: str,
     fp32: Floats,
@@ -90,18 +120,22 @@ def compare(
     (stage validate).
     """
     n = len(fp32)
-    width = fp32[0].size
-    task = task or task_of(labels, width, inputs[0].size if inputs is not None else -1)
+    of_input = inputs[0].size if inputs is not None else -1
+    task = check_labels(name, labels, outputs=fp32[0].size, inputs=of_input, task=task)
     own = limits.of_slice(name, perturbed=perturbed)
-    whole = labels is not None and labels.dtype.kind == "i"
-    if task == "classification" and whole:
+    if task == "classification" and labels is not None:
         found = _compare_classes(name, fp32.reshape(n, -1), int8.reshape(n, -1), np.asarray(labels, np.int64), own)
     elif task == "anomaly":
         found = _compare_scores(name, fp32, int8, labels, own, inputs, threshold)
     else:
-        if labels is not None and whole:
-            raise _refuse(f"evaluation: labels of {name}", "class numbers, but the task is regression", "store floats")
         found = _compare_values(name, fp32, int8, labels, own)
+    if own.allows_no_miss(name) and labels is None:
+        # A miss that nobody can count must not pass for none.
+        found = replace(
+            found,
+            verdict="failed" if found.verdict == "failed" else "inconclusive",
+            reasons=(*found.reasons, _UNCOUNTED),
+        )
     return replace(found, task=task, perturbed=perturbed)
 
 
@@ -109,12 +143,6 @@ def _compare_values(name: str, fp32: Floats, int8: Floats, labels: Labels, limit
     noise, failed = sqnr_db(fp32, int8), []
     errors: tuple[float | None, float | None] = (None, None)
     if labels is not None:
-        if labels.size != fp32.size:
-            raise _refuse(
-                f"evaluation: labels of {name}",
-                f"{labels.size} values for {fp32.size} outputs",
-                "store one wanted output a sample",
-            )
         wanted = np.asarray(labels, np.float32).reshape(fp32.shape)
         before, after = _rms(fp32 - wanted), _rms(int8 - wanted)
         errors = before, after
@@ -209,12 +237,6 @@ def _compare_classes(
     name: str, fp32: Floats, int8: Floats, labels: npt.NDArray[np.int64], limits: ValidationLimits
 ) -> SliceResult:
     n, classes = fp32.shape
-    if not 2 <= classes <= MAXIMUM_CLASSES or labels.max() >= classes:
-        raise _refuse(
-            f"evaluation: labels of {name}",
-            f"class {labels.max()} among {classes} outputs",
-            f"use classes 0 to {classes - 1}",
-        )
     before, after = fp32.argmax(1), int8.argmax(1)
     confusions = [np.zeros((classes, classes), np.int64) for _ in range(2)]
     for confusion, decided in zip(confusions, (before, after), strict=True):

@@ -203,6 +203,15 @@ def test_a_layout_is_found_by_outputs_where_all_sizes_are_equal():
     assert report.verdict == "passed"
 
 
+def test_labels_that_the_network_cannot_have_are_refused_before_anything_is_converted(labels):
+    heard: list[str] = []
+
+    with pytest.raises(Refused) as caught:
+        build(request(convolution_model(), labels=labels + CLASSES), lambda stage, fraction: heard.append(stage))
+
+    assert (caught.value.code, heard) == ("labels", ["check"])
+
+
 def test_a_conversion_that_computes_something_else_is_refused(image, tmp_path):
     other = convolution_model(seed=9)
     interpreter_model = _converted(convolution_model(), tmp_path)
