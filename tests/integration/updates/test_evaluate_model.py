@@ -50,12 +50,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(
-    directory: Path, profiles: str, *options: str, evaluation: str = "e.npz"
+    directory: Path, profiles: str, *options: str, evaluation: str = "e.npz", model: str = "model.onnx"
 ) -> subprocess.CompletedProcess[str]:
     (directory / "p.yaml").write_text(profiles)
     unset = ("DATABASE_URL", "REDIS_URL")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    arguments = ["model.onnx", "--calibration", "c.npz", "--evaluation", evaluation, "--profiles", "p.yaml"]
+    arguments = [model, "--calibration", "c.npz", "--evaluation", evaluation, "--profiles", "p.yaml"]
     return subprocess.run(
         [sys.executable, ROOT / "manage.py", "evaluate_model", *arguments, "--limits", "limits.yaml", *options],
         cwd=directory,
@@ -135,6 +135,21 @@ def test_the_class_and_the_contract_of_the_deployed_image_are_kept(files: Path) 
     [kept] = json.loads((files / "kept.json").read_text())["choices"]
     target = kept["alternatives"][0]["target"]
     assert (target["precision"], target["granularity"]) == ("int8", "fc-per-channel")
+
+
+def test_a_network_that_cannot_run_exits_1_with_its_operator_and_every_key_of_the_document(files: Path) -> None:
+    (files / "unsupported.onnx").write_bytes((ROOT / "demo/models/imu-unsupported.onnx").read_bytes())
+
+    done = evaluate(files, ROOMY, "--json", "refused.json", model="unsupported.onnx")
+
+    assert done.returncode == 1, done.stderr
+    found = json.loads((files / "refused.json").read_text())
+    assert (found["verdict"], found["refusal"]["code"]) == ("refused", "data_dependent_operator")
+    assert "NonZero" in found["reasons"][0]
+    assert done.stdout.endswith(f"{found['reasons'][0]}\nverdict: refused\n")
+    keys = {"images", "fits", "validation", "choices", "curve", "curve_refusal", "guards", "left_out"}
+    assert keys | {"fp32_latency_ms", "profiles", "tools", "verdict", "reasons", "refusal"} == found.keys()
+    assert [one["name"] for one in found["profiles"]] == ["roomy"]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Command(BaseCommand):
         except Refused as refusal:
             if is_bad_input(refusal):
                 raise BadInput(str(refusal)) from refusal
-            return refused(refusal)
+            return refused(refusal, profiles=profiles)
         files = {}
         if options["images"]:
             files = write_images(result, options["images"], stem=options["model"].stem)
