@@ -48,6 +48,11 @@ def choose(
     if not ordered:
         return Choice(profile.name, None, (), "No image was built.")
     first = ordered[0]
+    if profile.runtime not in {image.target.runtime for image in images}:
+        reason = (
+            f"No image is for {profile.runtime}: compile the network with its own tool and give the report of that."
+        )
+        return Choice(profile.name, None, tuple(ordered), reason)
     if not first.fits:
         return Choice(profile.name, None, tuple(ordered), f"None of {len(ordered)} images fits {profile.name}.")
     reason = (

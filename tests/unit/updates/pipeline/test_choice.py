@@ -79,6 +79,14 @@ def test_where_none_fits_none_is_chosen_and_the_alternatives_are_kept_best_first
     assert choice.reason == "None of 2 images fits small."
 
 
+def test_a_profile_of_another_runtime_is_told_what_it_takes():
+    foreign = Profile("st", runtime="stm32cubeai")
+
+    choice = choose(foreign, [image("a")], {"a": (fit(fits=False, profile="st"),)}, {"a": report(10)})
+
+    assert (choice.digest, "No image is for stm32cubeai: compile" in choice.reason) == (None, True)
+
+
 def test_the_order_of_the_images_does_not_matter():
     fits, reports = {"a": (fit(),), "b": (fit(),)}, {"a": report(20), "b": report(20)}
 
