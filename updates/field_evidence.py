@@ -18,15 +18,13 @@ from updates.models import ModelImage
 # No node can use more arena than it has SRAM: such a figure says nothing. Zeros were not measured.
 _GATHER = """
 WITH said AS (
-    SELECT n.profile_id, h.counters ->> 'active_prefix' AS prefix,
-        coalesce((h.counters ->> 'inferences')::bigint, 0) AS inferences,
-        coalesce((h.counters ->> 'deadline_misses')::bigint, 0) AS misses,
-        nullif((h.counters ->> 'p99_latency_us')::bigint, 0) AS p99,
-        CASE WHEN (h.counters ->> 'arena_used_bytes')::bigint BETWEEN 1 AND coalesce(n.sram_bytes, p.sram_bytes)
-            THEN (h.counters ->> 'arena_used_bytes')::bigint END AS arena
+    SELECT n.profile_id, c.active_prefix AS prefix, coalesce(c.inferences, 0) AS inferences,
+        coalesce(c.deadline_misses, 0) AS misses, nullif(c.p99_latency_us, 0) AS p99,
+        CASE WHEN c.arena_used_bytes BETWEEN 1 AND coalesce(n.sram_bytes, p.sram_bytes) THEN c.arena_used_bytes END AS arena
     FROM devices_nodehealth h JOIN devices_node n ON n.id = h.node_id
     JOIN devices_hardwareprofile p ON p.id = n.profile_id
-    WHERE h.counters ? 'active_prefix'
+    CROSS JOIN LATERAL jsonb_to_record(h.counters) AS c (active_prefix text, inferences bigint, deadline_misses bigint,
+        p99_latency_us bigint, arena_used_bytes bigint)
 )
 INSERT INTO updates_fieldevidence AS kept (image_id, profile_id, nodes, arena_bytes, arena_nodes, p99_us, p99_nodes,
     inferences, deadline_misses, missing_nodes, changed_at)

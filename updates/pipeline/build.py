@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 from updates.pipeline import against, latency
 from updates.pipeline.arrays import MAXIMUM_UPLOAD_BYTES
@@ -15,6 +13,7 @@ from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.fit import fit
 from updates.pipeline.quantize import check_target
 from updates.pipeline.types import BuildRequest, BuildResult, Fit, Image, Profile, Refused
+from updates.pipeline.workroom import workroom
 
 TOOLS = ("ai-edge-litert", "ai-edge-quantizer", "numpy", "onnx", "onnx2tf", "onnxruntime", "tflite-micro")
 _STEPS_PER_TARGET = 3
@@ -37,8 +36,8 @@ def build(request: BuildRequest, report_progress: Callable[[str, float], None]) 
         report_progress(stage, min(1.0, begun / total))
         begun += 1
 
-    with tempfile.TemporaryDirectory(prefix="modelfleet-build-") as name:
-        bench = Bench(Path(name), request, begin)
+    with workroom() as room:
+        bench = Bench(room, request, begin)
         images, left_out = bench.images()
         fits = {image.digest: tuple(fit_image(image, profile) for profile in request.profiles) for image in images}
         begin("validate")
