@@ -8,6 +8,7 @@ from typing import Any
 
 from updates.models import ModelImage, ModelVersion
 from updates.models import ValidationReport as ReportRow
+from updates.pipeline.choice import nothing_for
 from updates.pipeline.document import image_entry, overall, plain
 from updates.pipeline.types import TargetClass, ValidationReport
 from updates.profiles import pipeline_profile
@@ -88,7 +89,9 @@ def _choice(profile: str, rows: list[tuple[int, ModelImage, Any]]) -> dict[str, 
     _, first, fit = rows[0]
     fits = sum(one.fits for _, _, one in rows)
     reason = (
-        f"{first.precision} ({first.granularity}) is the best of {fits} images that fit {profile}."
+        nothing_for(fit.profile.runtime)
+        if fit.profile.runtime not in {image.runtime for _, image, _ in rows}
+        else f"{first.precision} ({first.granularity}) is the best of {fits} images that fit {profile}."
         if fit.fits
         else f"None of {len(rows)} images fits {profile}."
     )

@@ -49,10 +49,7 @@ def choose(
         return Choice(profile.name, None, (), "No image was built.")
     first = ordered[0]
     if profile.runtime not in {image.target.runtime for image in images}:
-        reason = (
-            f"No image is for {profile.runtime}: compile the network with its own tool and give the report of that."
-        )
-        return Choice(profile.name, None, tuple(ordered), reason)
+        return Choice(profile.name, None, tuple(ordered), nothing_for(profile.runtime))
     if not first.fits:
         return Choice(profile.name, None, tuple(ordered), f"None of {len(ordered)} images fits {profile.name}.")
     reason = (
@@ -61,6 +58,11 @@ def choose(
         f"{first.sqnr_db:.1f} dB on its worst slice."
     )
     return Choice(profile.name, first.digest, tuple(ordered), reason)
+
+
+def nothing_for(runtime: str) -> str:
+    """Why a profile of this runtime gets nothing where no image is for it."""
+    return f"No image is for {runtime}: compile the network with its own tool and give the report of that."
 
 
 def noise_db(reports: Mapping[str, ValidationReport]) -> dict[str, float]:

@@ -276,7 +276,8 @@ class SliceResult:
     perturbed: made from the clean slice. worst_recall_interval is Wilson's 95 % interval of the quantized recall of the
     class that lost most, accuracy_interval that of the quantized accuracy; confusion matrices are rows of true classes
     by columns of decisions, empty above MAXIMUM_CONFUSION_CLASSES. flips are the first MAXIMUM_FLIPS of flip_count,
-    those that lost a right decision first. misses: wrong decisions of the quantized network. mcnemar_p: chance that both
+    those that lost a right decision first. misses: wrong decisions of the quantized network; in
+    a regression samples whose error outgrew what is allowed. mcnemar_p: chance that both
     networks err alike. kl: nats, fp32 to quantized. calibration_*: expected calibration error. error_*: root mean
     square error against float labels. auc_*, threshold_*: of the anomaly score; the threshold that 5 % of the normal
     samples exceed. sqnr_db is infinite where both outputs are equal.

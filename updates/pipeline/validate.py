@@ -142,6 +142,7 @@ def compare(
 def _compare_values(name: str, fp32: Floats, int8: Floats, labels: Labels, limits: ValidationLimits) -> SliceResult:
     noise, failed = sqnr_db(fp32, int8), []
     errors: tuple[float | None, float | None] = (None, None)
+    misses: int | None = None
     if labels is not None:
         wanted = np.asarray(labels, np.float32).reshape(fp32.shape)
         before, after = _rms(fp32 - wanted), _rms(int8 - wanted)
@@ -151,9 +152,12 @@ def _compare_values(name: str, fp32: Floats, int8: Floats, labels: Labels, limit
             failed.append(
                 f"The error rises from {before:.4g} to {after:.4g} (n = {len(fp32)}), to {allowed:.4g} is allowed."
             )
+        misses = _outgrown(fp32 - wanted, int8 - wanted, limits.maximum_error_increase, allowed)
     if noise < limits.minimum_sqnr_db:
         failed.append(f"SQNR is {noise:.1f} dB, at least {limits.minimum_sqnr_db:g} are wanted.")
     thin = _too_few(len(fp32), limits)
+    if limits.allows_no_miss(name) and misses is not None:
+        failed, thin = _no_miss(misses, len(fp32)), []
     return SliceResult(
         name=name,
         verdict=_verdict(failed, thin),
@@ -162,7 +166,14 @@ def _compare_values(name: str, fp32: Floats, int8: Floats, labels: Labels, limit
         reasons=(*failed, *thin),
         error_fp32=errors[0],
         error_int8=errors[1],
+        misses=misses,
     )
+
+
+def _outgrown(before: Floats, after: Floats, increase: float, allowed: float) -> int:
+    """Samples whose error grew by more than the relative increase, to more than what the slice as a whole may have."""
+    own, now = (np.sqrt(np.square(one.reshape(len(one), -1)).mean(axis=1)) for one in (before, after))
+    return int((now > np.maximum(own * (1 + increase), allowed) + 1e-9).sum())
 
 
 def anomaly_scores(outputs: Floats, inputs: Floats | None) -> npt.NDArray[np.float64]:

@@ -87,6 +87,15 @@ def test_the_document_says_who_gets_what_and_fails_for_a_profile_that_gets_nothi
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_a_profile_of_a_compiling_runtime_is_told_what_it_takes() -> None:
+    version = factories.make_version()
+    refit(factories.make_profile(name="st", runtime="stm32cubeai"))
+
+    assert version_document(version)["reasons"] == [
+        "st: No image is for stm32cubeai: compile the network with its own tool and give the report of that."
+    ]
+
+
 def test_the_manifest_and_the_header_carry_the_guard_of_the_image() -> None:
     bounds = {"mean_low": -20, "mean_high": 30, "deviation_low": 4, "deviation_high": 90, "saturated_high": 10}
     threshold = {"per_mille": 644, "fallback_rate": 0.1, "error_rate": 0.1, "error_interval": [0.07, 0.14]}

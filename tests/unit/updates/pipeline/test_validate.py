@@ -143,6 +143,27 @@ def test_labels_that_suit_tell_the_task():
     assert check_labels("clean", None, outputs=1, inputs=7, task=None) == "regression"
 
 
+@pytest.mark.parametrize(
+    ("errors", "verdict", "misses"),
+    [
+        ((0.1, 0.2, 0.3), "passed", 0),
+        ((0.2, 0.2, 0.3), "passed", 0),  # twice its own, but no more than the slice may have
+        ((0.1, 0.2, 0.32), "passed", 0),  # more than that, but not by a tenth of its own
+        ((0.1, 0.2, 0.34), "failed", 1),
+        ((0.31, 0.31, 0.3), "failed", 2),
+    ],
+)
+def test_one_sample_of_a_regression_that_outgrows_what_is_allowed_fails_a_zero_miss_slice(errors, verdict, misses):
+    """fp32 errs by 0.1, 0.2 and 0.3, a root mean square of 0.216: the slice may have 0.238, the last sample 0.33."""
+    wanted = np.full((3, 1), 0.5, np.float32)
+    fp32 = wanted + np.array([[0.1], [0.2], [0.3]], np.float32)
+    limits = ValidationLimits(zero_miss=("surge",), maximum_error_increase=0.1)
+
+    found = compare("surge", fp32, wanted + np.array(errors, np.float32)[:, None], wanted, limits)
+
+    assert (found.verdict, found.misses) == (verdict, misses)
+
+
 def test_a_slice_that_allows_no_miss_never_passes_without_labels_however_alike_the_outputs():
     same = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
 
