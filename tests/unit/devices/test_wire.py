@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.simulator.health import Counters
 from devices.wire import HealthAssembler, HealthReport, WireError, decode_health, decode_state, join_health
 
 VECTORS = json.loads((Path(__file__).parents[3] / "docs/vectors/reports.json").read_text())
@@ -48,12 +47,3 @@ def test_garbage_raises_only_a_wire_error(data: bytes) -> None:
 def test_a_health_report_survives_the_round_trip(counts: list[int], rate: int, arena: int) -> None:
     report = HealthReport(b"abcd", 9, tuple(counts), 1, 2, 3, 4, 5, 6, 7, rate, 3000, arena)
     assert decode_health(report.encode()) == report
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_what_a_simulated_node_encodes_is_what_the_server_reads(arena: int) -> None:
-    counters = Counters("aabbccdd" + 28 * "00", inferences=70, class_counts=[40, 30], deadline_misses=2)
-    data = counters.encode(resets=1, p99_us=9_500, rate_error_ppm=-20, battery_mv=3_600, arena_bytes=arena)
-    report = decode_health(data)
-    assert (report.active_prefix.hex(), report.class_counts, report.deadline_misses) == ("aabbccdd", (40, 30), 2)
-    assert (report.p99_latency_us, report.battery_mv, report.arena_used_bytes) == (9_500, 3_600, arena)
