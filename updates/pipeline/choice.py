@@ -51,7 +51,10 @@ def choose(
     if profile.runtime not in {image.target.runtime for image in images}:
         return Choice(profile.name, None, tuple(ordered), nothing_for(profile.runtime))
     if not first.fits:
-        return Choice(profile.name, None, tuple(ordered), f"None of {len(ordered)} images fits {profile.name}.")
+        found = next(one for one in fits[first.digest] if one.profile == profile.name)
+        return Choice(
+            profile.name, None, tuple(ordered), none_fits(profile.name, len(ordered), first.target, found.reasons)
+        )
     reason = (
         f"{first.target.precision} ({first.target.granularity}) is the most accurate of "
         f"{sum(one.fits for one in ordered)} images that fit {profile.name}: {first.verdict}, "
@@ -63,6 +66,12 @@ def choose(
 def nothing_for(runtime: str) -> str:
     """Why a profile of this runtime gets nothing where no image is for it."""
     return f"No image is for {runtime}: compile the network with its own tool and give the report of that."
+
+
+def none_fits(profile: str, images: int, first: TargetClass, reasons: Sequence[str]) -> str:
+    """Why no image fits: what is wrong with the one that would be chosen, `first`."""
+    counted = f"{'The one image does not fit' if images == 1 else f'None of {images} images fits'} {profile}"
+    return f"{counted}. The most accurate, {first.precision} ({first.granularity}): {' '.join(reasons)}"
 
 
 def noise_db(reports: Mapping[str, ValidationReport]) -> dict[str, float]:

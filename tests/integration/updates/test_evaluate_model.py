@@ -102,7 +102,8 @@ def test_one_miss_of_a_rare_catastrophe_and_a_profile_without_room_exit_1(files:
     assert tight.returncode == 1
     found = json.loads(tight.stdout)
     assert found["verdict"] == "failed"
-    assert found["reasons"][0].startswith("tiny: None of ")
+    assert found["reasons"][0].startswith("tiny: None of 4 images fits tiny. The most accurate, int")
+    assert "bytes, the slot 1024: make the model" in found["reasons"][0]
 
 
 def test_against_a_deployed_image_there_is_a_curve(files: Path) -> None:

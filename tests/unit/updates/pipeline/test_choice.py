@@ -22,7 +22,8 @@ def image(digest: str, *, precision: str = "int8") -> Image:
 
 
 def fit(*, fits: bool = True, arena: int = 100, size: int = 10, profile: str = "small") -> Fit:
-    return Fit(profile, fits, size, 1000, arena, 1000, "tflm-bisected-x86", {}, ())
+    reasons = () if fits else ("The arena needs 100 bytes too many.",)
+    return Fit(profile, fits, size, 1000, arena, 1000, "tflm-bisected-x86", {}, reasons)
 
 
 def report(*noise: float, verdict: str = "passed") -> ValidationReport:
@@ -76,7 +77,9 @@ def test_where_none_fits_none_is_chosen_and_the_alternatives_are_kept_best_first
 
     assert choice.digest is None
     assert [one.digest for one in choice.alternatives] == ["b", "a"]
-    assert choice.reason == "None of 2 images fits small."
+    assert choice.reason == (
+        "None of 2 images fits small. The most accurate, int8 (fc-per-tensor): The arena needs 100 bytes too many."
+    )
 
 
 def test_a_profile_of_another_runtime_is_told_what_it_takes():
