@@ -64,6 +64,10 @@ def test_what_the_late_profile_wants_is_proved_and_may_be_sent_and_other_verdict
     late, wanted = narrow_profile(version)
     assert lacking(version) == ["late"]
     assert wanted not in images_of(version)
+    firmware = factories.make_firmware(io_hash=wanted.io_hash, operators=wanted.operators)
+    kind = NodeKind(late.pk, firmware.pk, None, None, None)
+    refused = choose(kind=kind, images=images_of(version), profile=late, firmware=firmware)
+    assert (refused.cause, f"POST /versions/{version.pk}/judge-again" in refused.reason) == ("not-validated", True)
     others = ValidationReport.objects.exclude(image=wanted)
     before = list(others.order_by("pk").values())
     digests = set(version.images.values_list("known_id", flat=True))
@@ -77,8 +81,6 @@ def test_what_the_late_profile_wants_is_proved_and_may_be_sent_and_other_verdict
     assert report.verdict == "passed", report.reasons
     assert {"clean", "noise-10db", "dropouts"} <= {one["name"] for one in report.slices}
     assert wanted in images_of(version)
-    firmware = factories.make_firmware(io_hash=wanted.io_hash, operators=wanted.operators)
-    kind = NodeKind(late.pk, firmware.pk, None, None, None)
     assert choose(kind=kind, images=images_of(version), profile=late, firmware=firmware).image == wanted
     assert list(others.order_by("pk").values()) == before
     assert set(version.images.values_list("known_id", flat=True)) == digests
