@@ -10,6 +10,7 @@ from devices.models import HardwareProfile, Node
 from devices.reports import Said, take_in
 from devices.wire import HealthReport, split_health
 from tests import factories
+from updates.builds import build_request
 from updates.campaigns.eligibility import Choice, NodeKind, choose, images_of
 from updates.campaigns.ingest import drain
 from updates.dossier import dossier
@@ -193,3 +194,17 @@ def test_a_profile_keeps_the_class_that_its_nodes_hold_where_another_is_no_more_
     newer.images.filter(pk=frugal.pk).update(facts={"noise_db": 30.6})
     refit(profile)
     assert Fit.objects.get(image__version=newer, rank=0).image == frugal
+
+
+def test_a_build_is_told_the_class_that_most_nodes_of_each_profile_hold(
+    profile: HardwareProfile, version: ModelVersion
+) -> None:
+    other_family = factories.make_version().images.get()
+    wide = factories.make_image(version, precision="int16x8")
+    for digest in (version.images.order_by("id")[0].digest, wide.digest[:8], wide.digest):
+        factories.make_node(profile=profile, active_digest=digest)
+    for _ in range(5):
+        factories.make_node(profile=profile, active_digest=other_family.digest)
+    factories.make_profile(name="without-nodes")
+
+    assert build_request(version).held == {"stm32l4": ("int16x8", "fc-per-tensor")}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
 
 from devices.models import HardwareProfile
@@ -229,3 +231,26 @@ def test_the_page_names_the_profiles_and_its_button_starts_it(sign_in: SignIn) -
     body = shown(client)
     assert "Judging again" in body
     assert "Judge again</button>" not in body
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_that_look_at_once_judge_once() -> None:
+    version = wanting()
+    judge_again(version_id=version.pk, actor="ci")
+    both_look, ended = threading.Barrier(2), []
+
+    def work() -> None:
+        try:
+            both_look.wait(10)
+            ended.append(judge_due(NOW, 1))
+        finally:
+            connection.close()
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    assert sorted(ended) == [0, 1]
+    assert AuditEntry.objects.filter(action="version.judged_again").count() == 1
