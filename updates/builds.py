@@ -186,7 +186,7 @@ def _may_be_base(image: ModelImage, family: ModelFamily) -> bool:
 def _store(version: ModelVersion, result: BuildResult, now: datetime) -> None:
     """All of a build or nothing, in the caller's transaction. Raises Refused where reports could not tell images."""
     for image in result.images:
-        _give_up_refused_image(image.digest, version)
+        give_up_refused_image(image.digest, version)
     noise = noise_db(result.reports)
     near = {point.digest for point in result.curve if point.chosen}
     for image in result.images:
@@ -230,7 +230,7 @@ def _why_not_ready(result: BuildResult) -> dict[str, str] | None:
     }
 
 
-def _give_up_refused_image(digest: str, version: ModelVersion) -> None:
+def give_up_refused_image(digest: str, version: ModelVersion) -> None:
     """An image belongs to one version. One that was refused, say for too little data, leaves it to the next."""
     known = ModelImage.objects.select_related("version__family").filter(known_id=digest).first()
     if known is None:

@@ -21,7 +21,15 @@ from fleet.audit.models import record
 from fleet.blobs.models import load
 from fleet.operations.wakeups import wake
 from updates import models, selectors
-from updates.builds import LEASE, MAXIMUM_ATTEMPTS, build_request, renewing, report_fields, store_image
+from updates.builds import (
+    LEASE,
+    MAXIMUM_ATTEMPTS,
+    build_request,
+    give_up_refused_image,
+    renewing,
+    report_fields,
+    store_image,
+)
 from updates.fits import fit_images
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline import build as pipeline
@@ -170,6 +178,7 @@ def _store(version: ModelVersion, result: BuildResult) -> dict[str, str]:
         if row is not None and not _unproved(row):
             continue
         if row is None:
+            give_up_refused_image(image.digest, version)
             row = store_image(version, image, noise[image.digest], result.guards.get(image.digest), {})
         models.ValidationReport.objects.update_or_create(image=row, defaults=report_fields(report))
         if UNPROVED not in report.reasons:
