@@ -64,4 +64,5 @@ def _newest_whole(parts: Sequence[bytes]) -> HealthReport | None:
 
 
 def _counters(report: HealthReport) -> dict[str, object]:
-    return {name: value for name, value in asdict(report).items() if name != "active_prefix"}
+    """With the image that they speak of: its first 4 bytes in hex."""
+    return asdict(report) | {"active_prefix": report.active_prefix.hex()}

@@ -229,7 +229,10 @@ class NodePresence(models.Model):
 
 
 class NodeHealth(models.Model):
-    """The newest health report of a node: counters since its image was activated."""
+    """The newest health report of a node: counters since its image was activated, and the image (`active_prefix`).
+
+    Field names of devices.wire.HealthReport.
+    """
 
     node = models.OneToOneField(Node, on_delete=models.CASCADE, primary_key=True, related_name="health")
     at = models.DateTimeField()

@@ -20,8 +20,8 @@ PART_HEADER_BYTES = 3
 PARTS_MAX = 16
 CLASSES_MAX = 32
 _STATE_KIND, _HEALTH_KIND = 1, 2
-_HEALTH_LAYOUT = 1
-_HEALTH_FIELDS = 14
+# The second says one thing more: how much arena the image takes. Firmware in the field goes on with the first.
+_HEALTH_FIELDS = {1: 14, 2: 15}
 _UINT32_MAX = 0xFFFF_FFFF
 
 
@@ -127,10 +127,12 @@ class HealthReport:
     resets: int
     sample_rate_error_ppm: int  # signed 32-bit, measured against the nominal rate
     battery_mv: int  # 0..65535; 0: not measured
+    arena_used_bytes: int = 0  # as the runtime itself says after its first inference; 0: not measured
 
     def encode(self) -> bytes:
-        """The CBOR array. Raises WireError where a value is out of range."""
-        data = cbor2.dumps([_HEALTH_LAYOUT, *self._items(), None])
+        """The CBOR array, in the first layout where that says it all. Raises WireError where a value is out of range."""
+        *items, arena = self._items()
+        data = cbor2.dumps([2, *items, arena, None] if arena else [1, *items, None])
         if decode_health(data) != self:
             raise WireError("health report: a field has a type that CBOR turns into another one")
         return data
@@ -144,8 +146,10 @@ def decode_health(data: bytes) -> HealthReport:
     """The CBOR array to a report; the last item is nil and reserved for score quantiles. Raises WireError."""
     reader = Reader(data)
     try:
-        reader.array("health report", _HEALTH_FIELDS, _HEALTH_FIELDS)
-        reader.integer("layout", _HEALTH_LAYOUT, _HEALTH_LAYOUT)
+        found = reader.array("health report", min(_HEALTH_FIELDS.values()), max(_HEALTH_FIELDS.values()))
+        layout = reader.integer("layout", min(_HEALTH_FIELDS), max(_HEALTH_FIELDS))
+        if found != _HEALTH_FIELDS[layout]:
+            raise WireError(f"health report: {found} items, must be {_HEALTH_FIELDS[layout]} in layout {layout}")
         active_prefix = reader.byte_string("active digest prefix", 4)
         inferences = reader.integer("inferences", 0, _UINT32_MAX)
         classes = reader.array("class counts", 0, CLASSES_MAX)
@@ -159,6 +163,7 @@ def decode_health(data: bytes) -> HealthReport:
         resets = reader.integer("resets", 0, _UINT32_MAX)
         rate = reader.integer("sample-rate error", -(1 << 31), (1 << 31) - 1)
         battery = reader.integer("battery", 0, 0xFFFF)
+        arena = reader.integer("arena used", 0, _UINT32_MAX) if layout > 1 else 0
         reader.literal("score quantiles", b"\xf6")
         reader.end("health report")
     except CborError as error:
@@ -176,6 +181,7 @@ def decode_health(data: bytes) -> HealthReport:
         resets,
         rate,
         battery,
+        arena,
     )
 
 

@@ -12,7 +12,9 @@ from frontend.pages import Verdict, as_sentence, plural
 from frontend.svg import ConfusionRow, confusion, outline_points
 from updates import selectors as updates
 from updates.comparison import Comparison
+from updates.judging import profiles_lacking
 from updates.models import Fit, ModelImage, ModelVersion
+from updates.pipeline.evidence import REPORTED
 from updates.pipeline.statistics import wilson
 from updates.states import VersionState
 
@@ -136,6 +138,32 @@ class FitCell:
         word = str(self.fit.numbers.get("evidence", ""))
         return EVIDENCE.get(word, word)
 
+    @property
+    def arena_says(self) -> str:
+        """Which evidence the arena goes by, and of how many nodes where they are it."""
+        word, said = str(self.fit.numbers.get("evidence", "")), self.fit.numbers.get("measured")
+        return f"{word}, {plural(said['arena_nodes'], 'node')}" if word == REPORTED and said else word
+
+    @property
+    def latency_says(self) -> str:
+        """Of one inference: the worst p99 that nodes measured, else the estimate and its band."""
+        latency, said = self.fit.numbers.get("latency"), self.fit.numbers.get("measured")
+        if not latency:
+            return ""
+        low, likely, high = latency["milliseconds"]
+        if latency["evidence"] == REPORTED and said:
+            return f"p99 {likely:.3g} ms, the worst of {plural(said['p99_nodes'], 'node')}"
+        return f"about {likely:.3g} ms, estimated ({low:.3g} to {high:.3g})"
+
+    @property
+    def misses_say(self) -> str:
+        """Nothing where no node has run the image."""
+        said = self.fit.numbers.get("measured")
+        if not said:
+            return ""
+        missed = plural(said["deadline_misses"], "deadline missed", "deadlines missed")
+        return f"{missed} in {plural(said['inferences'], 'inference')} of {plural(said['nodes'], 'node')}"
+
 
 def _percent(part: int, whole: int) -> float:
     """For a bar that ends at its frame."""
@@ -155,7 +183,7 @@ def version_page(version: ModelVersion, *, wanted_slice: str, now: datetime) -> 
         profiles.items(),
         key=lambda item: (any(cell.fit.fits for cell in by_profile[item[0]].values()), item[1].name),
     )
-    building = version.state in (VersionState.UPLOADED, VersionState.BUILDING)
+    building = version.state in (VersionState.UPLOADED, VersionState.BUILDING) or version.judge_again
     return {
         "version": version,
         "images": images,
@@ -167,6 +195,7 @@ def version_page(version: ModelVersion, *, wanted_slice: str, now: datetime) -> 
         "left_out": version.evidence.get("left_out", []),
         "fp32_latency": version.evidence.get("fp32_latency_ms"),
         "fit_rows": [(profile, [by_profile[pk].get(image.pk) for image in images]) for pk, profile in ordered],
+        "lacking": profiles_lacking(images) if version.state == VersionState.READY else [],
         "evidence": sorted({FitCell(fit).evidence for fit in fits}),
         "reports": [_report(image, wanted_slice) for image in proved(images)],
         "building": building,

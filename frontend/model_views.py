@@ -19,12 +19,12 @@ from frontend import model_pages, pages
 from frontend.access import demand, signed_in
 from frontend.forms import UploadForm, known_families
 from frontend.memory_map import memory_page
-from updates import comparison, patch_catalogue, services
+from updates import comparison, judging, patch_catalogue, services
 from updates import dossier as dossiers
 from updates import selectors as updates
 from updates.firmware_header import header_of
 from updates.models import ModelFamily, ModelImage, ModelVersion, Patch
-from updates.states import PatchState, VersionState
+from updates.states import PatchState
 
 
 @require_GET
@@ -51,9 +51,22 @@ def version(request: HttpRequest, version_id: int) -> HttpResponse:
     if not request.htmx:  # type: ignore[attr-defined]
         return render(request, "frontend/version.html", context)
     response = render(request, "frontend/parts/build_progress.html", context)
-    if found.state not in (VersionState.UPLOADED, VersionState.BUILDING):
+    if not context["building"]:
         response["HX-Refresh"] = "true"
     return response
+
+
+@require_POST
+@signed_in
+def judge_again(request: HttpRequest, version_id: int) -> HttpResponse:
+    demand(request, Role.OPERATOR)
+    try:
+        judging.judge_again(version_id=version_id, actor=request.user.get_username())
+    except ModelVersion.DoesNotExist as error:
+        raise Http404(f"No version {version_id}.") from error
+    except judging.NothingToJudge as refusal:
+        messages.error(request, str(refusal))
+    return redirect("version", version_id)
 
 
 @require_GET

@@ -114,7 +114,10 @@ _HEALTH_VALUES = {
     "resets": ("Resets", 1, ""),
     "sample_rate_error_ppm": ("Sample-rate error", 10_000, "%"),
     "battery_mv": ("Battery", 1000, "V"),
+    "arena_used_bytes": ("Arena used", 1024, "KiB"),
 }
+# Zero says that the node did not measure it.
+_NOT_MEASURED_AT_ZERO = ("p99_latency_us", "battery_mv", "arena_used_bytes")
 
 
 def _health_lines(counters: dict[str, Any]) -> list[tuple[str, str]]:
@@ -125,6 +128,7 @@ def _health_lines(counters: dict[str, Any]) -> list[tuple[str, str]]:
             share = f", {100 * counters[name] / inferences:.2f} %" if inferences else ""
             lines.append((label, f"{counters[name]:,}{share}"))
     for name, (label, divisor, unit) in _HEALTH_VALUES.items():
-        if counters.get(name) is not None:
-            lines.append((label, f"{counters[name] / divisor:g} {unit}".strip()))
+        value = counters.get(name)
+        if value or (value == 0 and name not in _NOT_MEASURED_AT_ZERO):
+            lines.append((label, f"{value / divisor:g} {unit}".strip()))
     return lines

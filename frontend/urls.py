@@ -45,6 +45,7 @@ urlpatterns = [
     path("models/images/<str:digest>/guard.h", model_views.guard_header, name="image-guard"),
     path("models/<int:version_id>/dossier/", model_views.dossier, name="version-dossier"),
     path("models/<int:version_id>/dossier/signed/", model_views.dossier_file, name="version-dossier-file"),
+    path("models/<int:version_id>/judge-again/", model_views.judge_again, name="version-judge-again"),
     path("models/<int:version_id>/memory/", model_views.memory, name="version-memory"),
     path("patches/", model_views.patches, name="patches"),
     path("patches/<int:patch_id>/build-again/", model_views.build_patch_again, name="patch-build-again"),

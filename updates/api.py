@@ -9,13 +9,14 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from ninja import Field, File, Form, Path, Router, Schema, Status, UploadedFile
+from ninja.errors import HttpError
 
 from devices.api import After, Id, Limit, NodeOut, Strict, nodes
 from devices.models import Node
 from devices.paging import Cursor, page_of_nodes
 from fleet.accounts.authentication import actor_of, uploader, viewer
 from fleet.blobs.models import load
-from updates import selectors, services
+from updates import judging, selectors, services
 from updates.dossier import signed_dossier
 from updates.firmware_header import header_of
 from updates.models import Fit, ModelFamily, ModelImage, ModelVersion, ValidationReport
@@ -67,7 +68,7 @@ class ImageOut(Schema):
 
 
 class VersionOut(Schema):
-    """refusal: {stage, code, field, message, fix} once it is refused."""
+    """refusal: {stage, code, field, message, fix} once it is refused. judge_again: it was asked for and is not done."""
 
     id: int
     family: str = Field(alias="family.name")
@@ -77,6 +78,7 @@ class VersionOut(Schema):
     stage: str
     percent: int = Field(alias="progress_percent")
     refusal: dict[str, Any] | None
+    judge_again: bool
     images: list[ImageOut]
     uploaded_by: str
     created_at: datetime
@@ -155,6 +157,18 @@ def list_versions(request: HttpRequest, before: Id | None = None, limit: Limit =
 @router.get("/versions/{version_id}", response=VersionOut, auth=viewer, tags=["versions"])
 def get_version(request: HttpRequest, version_id: Id) -> ModelVersion:
     return get_object_or_404(selectors.whole_versions(), pk=version_id)
+
+
+@router.post("/versions/{version_id}/judge-again", response={202: VersionOut}, auth=uploader, tags=["versions"])
+def judge_version_again(request: HttpRequest, version_id: Id) -> Status[ModelVersion]:
+    """Proves a ready version for profiles that were made after it was built. Poll `judge_again` until it is false; 409 where
+    no profile lacks a verdict that this could give."""
+    get_object_or_404(ModelVersion, pk=version_id)
+    try:
+        version = judging.judge_again(version_id=version_id, actor=actor_of(request))
+    except judging.NothingToJudge as error:
+        raise HttpError(409, str(error)) from error
+    return Status(202, version)
 
 
 @router.get("/versions/{version_id}/fit", response=list[FitOut], auth=viewer, tags=["versions"])

@@ -45,7 +45,7 @@ from updates.pipeline.types import (
 )
 from updates.profiles import pipeline_profile, targets_for
 from updates.radio_costs import against, transfer
-from updates.selectors import images_by_prefix
+from updates.selectors import held_classes, images_by_prefix
 from updates.states import VersionState
 
 LEASE = timedelta(minutes=2)
@@ -111,9 +111,9 @@ def _build(version: ModelVersion, now: datetime) -> None:
         mine.update(stage=stage, progress_percent=round(100 * fraction))
 
     began = time.monotonic()
-    with _renewing(lambda: mine.update(lease_until=now + timedelta(seconds=time.monotonic() - began) + LEASE)):
+    with renewing(lambda: mine.update(lease_until=now + timedelta(seconds=time.monotonic() - began) + LEASE)):
         try:
-            result = pipeline.build(_request(version), report_progress)
+            result = pipeline.build(build_request(version), report_progress)
             with transaction.atomic():
                 if held := mine.select_for_update(of=("self",)).select_related("family").first():
                     _store(held, result, now + timedelta(seconds=time.monotonic() - began))
@@ -127,7 +127,7 @@ def _build(version: ModelVersion, now: datetime) -> None:
 
 
 @contextmanager
-def _renewing(renew: Callable[[], object]) -> Iterator[None]:
+def renewing(renew: Callable[[], object]) -> Iterator[None]:
     """Renews the lease from a thread: one stage may take longer than a lease lasts."""
     done = threading.Event()
 
@@ -147,9 +147,11 @@ def _renewing(renew: Callable[[], object]) -> Iterator[None]:
         thread.join()
 
 
-def _request(version: ModelVersion) -> BuildRequest:
+def build_request(version: ModelVersion) -> BuildRequest:
+    """Of a version's own files, for all profiles that run images of ours."""
     family = version.family
-    profiles = tuple(pipeline_profile(one) for one in HardwareProfile.objects.filter(runtime="tflm"))
+    hardware = list(HardwareProfile.objects.filter(runtime="tflm"))
+    held, profiles = held_classes(hardware), tuple(pipeline_profile(one) for one in hardware)
     return BuildRequest(
         onnx=load(version.onnx_id),
         calibration=load(version.calibration_id),
@@ -162,6 +164,7 @@ def _request(version: ModelVersion) -> BuildRequest:
         signal=Signal.of(family.signal),
         against=_against(family),
         contract=frozenset(FirmwareBuild.objects.values_list("io_hash", flat=True)),
+        held={one.name: held[one.pk, family.pk] for one in hardware if (one.pk, family.pk) in held},
     )
 
 
@@ -172,20 +175,24 @@ def _against(family: ModelFamily) -> Against | None:
     held = Node.objects.exclude(active_digest="").values_list("active_digest").annotate(nodes=Count("id"))
     digests = [digest for digest, _ in held.order_by("-nodes", "active_digest")[:_MOST_HELD]]
     images = images_by_prefix(digests)
-    known = [image for digest in digests if (image := images.get(digest[:8])) and image.version.family_id == family.pk]
+    known = [image for digest in digests if (image := images.get(digest[:8])) and _may_be_base(image, family)]
     return against(load(known[0].blob_id)) if known else None
+
+
+def _may_be_base(image: ModelImage, family: ModelFamily) -> bool:
+    return image.version.family_id == family.pk and image.runtime == "tflm"
 
 
 def _store(version: ModelVersion, result: BuildResult, now: datetime) -> None:
     """All of a build or nothing, in the caller's transaction. Raises Refused where reports could not tell images."""
     for image in result.images:
-        _give_up_refused_image(image.digest, version)
+        give_up_refused_image(image.digest, version)
     noise = noise_db(result.reports)
     near = {point.digest for point in result.curve if point.chosen}
     for image in result.images:
         more = {"near_deployed": True} if image.digest in near else {}
-        row = _store_image(version, image, noise[image.digest], result.guards.get(image.digest), more)
-        models.ValidationReport.objects.create(image=row, **_report_fields(result.reports[image.digest]))
+        row = store_image(version, image, noise[image.digest], result.guards.get(image.digest), more)
+        models.ValidationReport.objects.create(image=row, **report_fields(result.reports[image.digest]))
     fit_images(ModelImage.objects.filter(version=version), HardwareProfile.objects.all())
     version.tools, version.built_at, version.stage, version.progress_percent = result.tools, now, "done", 100
     version.evidence = {
@@ -223,7 +230,7 @@ def _why_not_ready(result: BuildResult) -> dict[str, str] | None:
     }
 
 
-def _give_up_refused_image(digest: str, version: ModelVersion) -> None:
+def give_up_refused_image(digest: str, version: ModelVersion) -> None:
     """An image belongs to one version. One that was refused, say for too little data, leaves it to the next."""
     known = ModelImage.objects.select_related("version__family").filter(known_id=digest).first()
     if known is None:
@@ -246,7 +253,7 @@ def _give_up_refused_image(digest: str, version: ModelVersion) -> None:
     )
 
 
-def _store_image(
+def store_image(
     version: ModelVersion, image: Image, noise: float, guard: Guard | None, more: dict[str, Any]
 ) -> ModelImage:
     facts = {name: value for name, value in asdict(image).items() if name in (*SHAPE_FACTS, *_KEPT_FACTS)}
@@ -279,7 +286,7 @@ def _register_image(digest: str) -> KnownImage:
         ) from clash
 
 
-def _report_fields(report: ValidationReport) -> dict[str, Any]:
+def report_fields(report: ValidationReport) -> dict[str, Any]:
     slices = [plain(asdict(part)) for part in report.slices]
     return {"verdict": report.verdict, "slices": slices, "reasons": list(report.reasons)}
 

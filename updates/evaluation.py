@@ -162,7 +162,10 @@ def read_base(data: bytes, *, source: str) -> Against:
     """The deployed image, and the patches of the strongest decoder against it. Raises BadInput."""
     if data[4:8] != b"TFL3":
         raise BadInput(f"{source}: it is no .tflite image; give the bytes of the slot that the nodes hold")
-    return against(data)
+    try:
+        return against(data)
+    except ValueError as error:
+        raise BadInput(f"{source}: {error}; give the bytes of the slot that the nodes hold") from error
 
 
 def write_images(result: BuildResult, directory: Path, *, stem: str) -> dict[str, str]:

@@ -13,11 +13,12 @@ from updates.pipeline.guard import Bounds, Confidence, Guard
 def header_of(digest: str) -> tuple[str, str]:
     """(file name, text). Raises ModelImage.DoesNotExist."""
     image = ModelImage.objects.select_related("version__family").get(known_id=digest)
+    reported = image.field_evidence.exclude(arena_bytes=None).values_list("arena_bytes", flat=True)
     facts = HeaderFacts(
         title=f"{image.version}, {image.precision}, {image.granularity}",
         digest=image.digest,
         size=image.size,
-        arena_bytes=max([image.arena_bytes, *image.facts.get("arena_estimates", {}).values()]),
+        arena_bytes=max([image.arena_bytes, *image.facts.get("arena_estimates", {}).values(), *reported]),
         alignment=image.alignment,
         self_test_digest=image.self_test_digest,
         io_hash=image.io_hash,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from django.db import connection, transaction
@@ -14,12 +14,18 @@ from devices.models import FirmwareBuild, HardwareProfile
 from updates import models
 from updates.models import ModelImage
 from updates.pipeline.choice import best_first
-from updates.pipeline.fit import fit
-from updates.pipeline.types import Alternative, Fit, TargetClass
-from updates.profiles import arena_evidence, compiled_refusals, latency_estimate, pipeline_profile
+from updates.pipeline.types import Alternative, Fit, HeldClass, TargetClass
+from updates.profiles import fit_on
+from updates.selectors import held_classes
 
 # Serializes "fit this image to all profiles" with "fit all images to this profile": neither misses what the other adds.
 _FIT_LOCK = 0x666974
+
+
+def lock_fits() -> None:
+    """Until the caller's transaction ends, nobody else writes verdicts, or what they go by."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_FIT_LOCK])
 
 
 def refit(profile: HardwareProfile) -> int:
@@ -35,17 +41,19 @@ def fit_again(image: ModelImage) -> int:
 
 def fit_images(images: QuerySet[ModelImage], profiles: QuerySet[HardwareProfile]) -> int:
     """Of whole versions, whose images are ranked against each other; returns how many verdicts were written."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_FIT_LOCK])
+    lock_fits()
     firmware = set(FirmwareBuild.objects.values_list("io_hash", flat=True))
     of_version: dict[int, list[ModelImage]] = defaultdict(list)
-    for image in images.select_related("validation").defer("validation__slices").order_by("id"):
+    rows_of_images = images.select_related("validation", "version").defer("validation__slices")
+    for image in rows_of_images.prefetch_related("field_evidence").order_by("id"):
         of_version[image.version_id].append(image)
+    judged_on = list(profiles)
+    held = held_classes(judged_on) if of_version else {}
     rows = [
         row
-        for profile in profiles
+        for profile in judged_on
         for version_images in of_version.values()
-        for row in _ranked(version_images, profile, firmware)
+        for row in _ranked(version_images, profile, firmware, held)
     ]
     models.Fit.objects.bulk_create(
         rows,
@@ -57,11 +65,17 @@ def fit_images(images: QuerySet[ModelImage], profiles: QuerySet[HardwareProfile]
     return len(rows)
 
 
-def _ranked(images: Sequence[ModelImage], profile: HardwareProfile, firmware: set[str]) -> list[models.Fit]:
+def _ranked(
+    images: Sequence[ModelImage],
+    profile: HardwareProfile,
+    firmware: set[str],
+    held: Mapping[tuple[int, int], HeldClass],
+) -> list[models.Fit]:
     verdicts = {image.digest: _fit(image, profile) for image in images}
     contract = {image.io_hash for image in images} & firmware or {images[0].io_hash}
     foreign = {image.digest for image in images if image.io_hash not in contract}
-    order = best_first([_alternative(image, verdicts[image.digest]) for image in images], foreign)
+    alternatives = [_alternative(image, verdicts[image.digest]) for image in images]
+    order = best_first(alternatives, foreign, held.get((profile.pk, images[0].version.family_id)))
     # What was chosen for its small patch stays chosen where it fits: that it is not the least noisy was the point.
     near = {image.digest for image in images if image.facts.get("near_deployed")}
     order.sort(key=lambda one: not (one.fits and one.digest in near))
@@ -79,16 +93,8 @@ def _ranked(images: Sequence[ModelImage], profile: HardwareProfile, firmware: se
 
 
 def _fit(image: ModelImage, profile: HardwareProfile) -> Fit:
-    return fit(
-        image_bytes=image.size,
-        arena=arena_evidence(image),
-        alignment=image.alignment,
-        operators=tuple(image.operators),
-        profile=pipeline_profile(profile),
-        runtime=image.runtime,
-        latency=latency_estimate(image, profile),
-        refusals=compiled_refusals(image, profile),
-    )
+    known = [one.measured for one in image.field_evidence.all() if one.profile_id == profile.pk]
+    return fit_on(image, profile, measured=known[0] if known else None)
 
 
 def _alternative(image: ModelImage, verdict: Fit) -> Alternative:

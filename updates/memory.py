@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from devices.models import HardwareProfile
 from fleet.blobs.models import load
-from updates.models import ModelImage
+from updates.models import FieldEvidence, ModelImage
 from updates.pipeline.arena import ArenaPlan, plan
 from updates.profiles import arena_evidence
 
@@ -38,4 +38,6 @@ def memory_use(image: ModelImage, profile: HardwareProfile) -> MemoryUse:
         planned = plan(load(image.blob_id), kernel_library=profile.kernel_library)
     except (ValueError, IndexError, TypeError, struct.error) as error:
         raise NoMemoryMap(f"The stored image cannot be read as a .tflite file ({error}).") from error
-    return MemoryUse(image, profile, planned, arena_evidence(image).ladder(kernel_library=profile.kernel_library))
+    said = FieldEvidence.objects.filter(image=image, profile=profile).first()
+    evidence = replace(arena_evidence(image), reported_bytes=said.arena_bytes if said else None)
+    return MemoryUse(image, profile, planned, evidence.ladder(kernel_library=profile.kernel_library))

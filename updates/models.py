@@ -11,6 +11,7 @@ from django.db.models import Q
 from devices.models import HardwareProfile, KnownImage, Node
 from fleet.blobs.models import Blob
 from updates.campaigns.deadlines import OFFER_TIMEOUT_S, PATCH_DEADLINE_S, PROGRESS_TIMEOUT_S
+from updates.pipeline.evidence import Measured
 from updates.pipeline.types import TASKS
 from updates.states import (
     FAULTS,
@@ -72,6 +73,8 @@ class ModelVersion(models.Model):
     tools = models.JSONField(default=dict, blank=True)
     # What the build found besides images: left_out, fp32_latency_ms, curve (docs/evaluation.md).
     evidence = models.JSONField(default=dict, blank=True)
+    # Somebody asked to have its images judged for profiles that were made after it was built (updates.judging).
+    judge_again = models.BooleanField(default=False)
     attempts = models.PositiveSmallIntegerField(default=0)
     lease_until = models.DateTimeField(null=True, blank=True)
     uploaded_by = models.CharField(max_length=150, blank=True)
@@ -84,12 +87,16 @@ class ModelVersion(models.Model):
         ordering = ["-id"]
         indexes = [
             models.Index(fields=["id"], name="version_to_build", condition=Q(state__in=["uploaded", "building"])),
+            models.Index(fields=["id"], name="version_to_judge_again", condition=Q(judge_again=True)),
         ]
         constraints = [
             models.UniqueConstraint(fields=["family", "name"], name="version_name_once_a_family"),
             models.CheckConstraint(condition=Q(state__in=VersionState.values), name="version_state_is_known"),
             models.CheckConstraint(
                 condition=~Q(state="refused") | Q(refusal__isnull=False), name="version_refusal_has_a_reason"
+            ),
+            models.CheckConstraint(
+                condition=Q(judge_again=False) | Q(state="ready"), name="version_judged_again_is_ready"
             ),
         ]
 
@@ -146,6 +153,46 @@ class Fit(models.Model):
 
     def __str__(self) -> str:
         return f"{self.image} on {self.profile}: {'fits' if self.fits else 'does not fit'}"
+
+
+class FieldEvidence(models.Model):
+    """What the nodes of a profile that run an image say of it in their health reports: of each figure the worst.
+
+    `nodes` said something, of which `arena_nodes` named an arena and `p99_nodes` a latency. It stays when the last of them
+    has gone on to another image.
+    """
+
+    image = models.ForeignKey(ModelImage, on_delete=models.CASCADE, related_name="field_evidence")
+    profile = models.ForeignKey(HardwareProfile, on_delete=models.CASCADE, related_name="field_evidence")
+    nodes = models.PositiveIntegerField()
+    arena_bytes = models.PositiveBigIntegerField(null=True)
+    arena_nodes = models.PositiveIntegerField()
+    p99_us = models.PositiveBigIntegerField(null=True)
+    p99_nodes = models.PositiveIntegerField()
+    inferences = models.PositiveBigIntegerField()
+    deadline_misses = models.PositiveBigIntegerField()
+    missing_nodes = models.PositiveIntegerField()
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "field evidence"
+        constraints = [models.UniqueConstraint(fields=["image", "profile"], name="field_evidence_once")]
+
+    def __str__(self) -> str:
+        return f"{self.image} on {self.profile}: {self.nodes} nodes"
+
+    @property
+    def measured(self) -> Measured:
+        return Measured(
+            nodes=self.nodes,
+            arena_bytes=self.arena_bytes,
+            arena_nodes=self.arena_nodes,
+            p99_ms=None if self.p99_us is None else self.p99_us / 1000,
+            p99_nodes=self.p99_nodes,
+            inferences=self.inferences,
+            deadline_misses=self.deadline_misses,
+            missing_nodes=self.missing_nodes,
+        )
 
 
 class ValidationReport(models.Model):

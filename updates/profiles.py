@@ -1,15 +1,18 @@
-"""Hardware profiles and images of the database as the pipeline takes them."""
+"""Hardware profiles and images of the database as the pipeline takes them, and the fit of one on the other."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from devices.models import FirmwareBuild, HardwareProfile
 from updates.models import ModelImage
 from updates.pipeline.choice import candidates
-from updates.pipeline.evidence import ArenaEvidence
+from updates.pipeline.evidence import ArenaEvidence, Measured
+from updates.pipeline.fit import fit
 from updates.pipeline.latency import estimate
 from updates.pipeline.reports.swap import series_refusal, swap_refusals
 from updates.pipeline.reports.types import RuntimeReport
-from updates.pipeline.types import Latency, Profile, TargetClass, Work
+from updates.pipeline.types import Fit, Latency, Profile, TargetClass, Work
 
 
 def pipeline_profile(profile: HardwareProfile) -> Profile:
@@ -41,8 +44,37 @@ def targets_for(profiles: tuple[Profile, ...]) -> tuple[TargetClass, ...]:
     return candidates(max([16, *(max(profile.alignment, profile.cache_line_bytes) for profile in ours)]))
 
 
+def fit_on(
+    image: ModelImage,
+    profile: HardwareProfile,
+    *,
+    measured: Measured | None,
+    firmware: FirmwareBuild | None = None,
+    overrides: Mapping[str, int] | None = None,
+) -> Fit:
+    """May this image run on the profile, with all that is known of both? measured: what nodes of the profile say of it.
+
+    firmware and overrides: of a node, or of many that are alike; without them the verdict is the profile's own.
+    """
+    return fit(
+        image_bytes=image.size,
+        arena=arena_evidence(image),
+        alignment=image.alignment,
+        operators=tuple(image.operators),
+        profile=pipeline_profile(profile),
+        runtime=image.runtime,
+        overrides=overrides,
+        available_operators=frozenset(firmware.operators) if firmware else None,
+        firmware_arena_bytes=firmware.arena_bytes if firmware else None,
+        decoder_ram_bytes=firmware.decoder_ram_bytes if firmware else 0,
+        latency=latency_estimate(image, profile),
+        measured=measured,
+        refusals=compiled_refusals(image, profile, firmware),
+    )
+
+
 def arena_evidence(image: ModelImage) -> ArenaEvidence:
-    """What is known of the arena that this image needs."""
+    """What is known of the arena that this image needs before a node has run it."""
     if report := report_of(image):
         return ArenaEvidence(None, compiled_bytes=report.ram_bytes)
     return ArenaEvidence(image.arena_bytes, image.facts.get("arena_estimates", {}), precision=image.precision)

@@ -9,6 +9,7 @@ from devices.links.lorawan.link import LoRaWanLink
 from devices.models import HardwareProfile
 from updates.patches.codec import build_patch
 from updates.patches.decoders import READS
+from updates.pipeline.post_pass import class_of
 from updates.pipeline.types import Against
 
 # At most; and the data rate at which hours on the radio are told.
@@ -16,8 +17,8 @@ MANIFEST_BYTES, DATA_RATE = 192, 3
 
 
 def against(base: bytes) -> Against:
-    """The deployed image, with the patches of the strongest decoder."""
-    return Against(base, lambda image: len(build_patch(base, image, decodable=READS["l"]).payload))
+    """The deployed image, with the patches of the strongest decoder. Raises ValueError where it is no integer image."""
+    return Against(base, lambda image: len(build_patch(base, image, decodable=READS["l"]).payload), class_of(base))
 
 
 def transfer(patch_bytes: int) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Any
 from django.db.models import Case, Count, OuterRef, Prefetch, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce
 
-from devices.models import Delivery, HardwareProfile
+from devices.models import Delivery, HardwareProfile, Node
 from updates.campaigns import attention
 from updates.models import Campaign, Fit, ModelImage, ModelVersion, NodeUpdate, ReconcileRun, Tally, UpdateEvent, Wave
+from updates.pipeline.types import HeldClass
 from updates.states import OPEN_STATES, CampaignState, NodeUpdateState, VersionState
 
 S = NodeUpdateState
@@ -92,6 +93,20 @@ def images_by_prefix(digests: Iterable[str]) -> dict[str, ModelImage]:
     prefixes = {one[:8] for one in digests if one}
     images = ModelImage.objects.filter(known__prefix__in=prefixes).select_related("version__family")
     return {image.digest[:8]: image for image in images}
+
+
+def held_classes(profiles: Sequence[HardwareProfile]) -> dict[tuple[int, int], HeldClass]:
+    """By profile and family: the class of the family's image that most nodes of the profile run. Two queries, one of which
+    reads each node of the profiles."""
+    running = Node.objects.filter(profile__in=profiles).exclude(active_digest="").order_by()
+    counts = list(running.values_list("profile_id", "active_digest").annotate(nodes=Count("id")))
+    images = images_by_prefix(digest for _, digest, _ in counts)
+    found: dict[tuple[int, int], HeldClass] = {}
+    for profile_id, digest, _ in sorted(counts, key=lambda row: (-row[2], row[1])):
+        image = images.get(digest[:8])
+        if image is not None and image.runtime == "tflm":
+            found.setdefault((profile_id, image.version.family_id), (image.precision, image.granularity))
+    return found
 
 
 def newest_fit(*, family_id: int, profile_id: int) -> Fit | None:

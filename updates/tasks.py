@@ -8,7 +8,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from updates import builds, patch_collection, services
+from updates import builds, field_evidence, judging, patch_collection, services
 from updates.campaigns import work
 from updates.campaigns.reconcile import prove
 
@@ -16,6 +16,7 @@ from updates.campaigns.reconcile import prove
 @shared_task
 def build_due() -> None:
     builds.build_due(timezone.now(), limit=1)
+    judging.judge_due(timezone.now(), limit=1)
 
 
 @shared_task
@@ -26,6 +27,11 @@ def build_patches_due() -> None:
 @shared_task
 def collect_patches() -> None:
     patch_collection.collect(now=timezone.now())
+
+
+@shared_task
+def gather_field_evidence() -> None:
+    field_evidence.gather(now=timezone.now())
 
 
 @shared_task

@@ -8,6 +8,7 @@ from typing import Any
 
 from updates.models import ModelImage, ModelVersion
 from updates.models import ValidationReport as ReportRow
+from updates.pipeline.choice import none_fits, nothing_for
 from updates.pipeline.document import image_entry, overall, plain
 from updates.pipeline.types import TargetClass, ValidationReport
 from updates.profiles import pipeline_profile
@@ -87,11 +88,13 @@ def _report(row: ReportRow | None) -> ValidationReport | None:
 def _choice(profile: str, rows: list[tuple[int, ModelImage, Any]]) -> dict[str, Any]:
     _, first, fit = rows[0]
     fits = sum(one.fits for _, _, one in rows)
-    reason = (
-        f"{first.precision} ({first.granularity}) is the best of {fits} images that fit {profile}."
-        if fit.fits
-        else f"None of {len(rows)} images fits {profile}."
-    )
+    if fit.profile.runtime not in {image.runtime for _, image, _ in rows}:
+        reason = nothing_for(fit.profile.runtime)
+    elif fit.fits:
+        reason = f"{first.precision} ({first.granularity}) is the best of {fits} images that fit {profile}."
+    else:
+        target = TargetClass(first.runtime, first.precision, first.granularity, first.alignment)
+        reason = none_fits(profile, len(rows), target, fit.reasons)
     alternatives = [
         {
             "digest": image.digest,

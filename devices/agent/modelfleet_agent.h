@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 enum { MF_CODEC_PATCH_S = 2, MF_CODEC_PATCH_L = 3 };
+enum { MF_HEALTH_MAX = 232, MF_HEALTH_PART = 36, MF_CLASSES_MAX = 32 };
 enum { MF_SIGNED_MAX = 192, MF_KEYS_MAX = 2, MF_STATE_REPORT = 11, MF_COMMAND = 17, MF_WRITE_UNIT = 32, MF_RECORD = 164 };
 
 typedef enum {
@@ -59,6 +60,17 @@ typedef struct {
     mf_image image[2];
 } mf_record;
 
+/* What the application counted since the image was activated. 0 in p99_latency_us, battery_mv and arena_used_bytes: not
+ * measured; arena_used_bytes is what the runtime says after its first inference. */
+typedef struct {
+    uint8_t active_prefix[4];
+    uint32_t inferences, class_count, class_counts[MF_CLASSES_MAX];
+    uint32_t low_confidence, out_of_bounds, fallbacks, shadow_disagreements, deadline_misses, p99_latency_us, resets;
+    int32_t sample_rate_error_ppm;
+    uint16_t battery_mv;
+    uint32_t arena_used_bytes;
+} mf_health;
+
 typedef struct {
     const mf_port *port;
     const mf_config *config;
@@ -101,4 +113,10 @@ mf_cause mf_agent_patch_write(mf_agent *agent, void *decoder, const uint8_t *dat
 
 /* report.c */
 void mf_agent_state_report(const mf_agent *agent, uint8_t out[MF_STATE_REPORT]);
+/* The report in CBOR; how many bytes. Classes beyond MF_CLASSES_MAX are left out. */
+size_t mf_health_encode(const mf_health *health, uint8_t out[MF_HEALTH_MAX]);
+/* Part `index` of an encoded report, of at most part_bytes (4..MF_HEALTH_PART); how many bytes. 0: there is no such part,
+ * or so small parts would be more than 16. */
+size_t mf_health_part(const uint8_t *report, size_t count, uint8_t report_id, size_t part_bytes, size_t index,
+                      uint8_t out[MF_HEALTH_PART]);
 #endif

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ STATES = {
 }
 _CAUSE_NUMBERS = {name: number for number, name in CAUSES.items()}
 RECORD_BYTES: int = _lib.MF_RECORD
+HEALTH_PART_BYTES: int = _lib.MF_HEALTH_PART
 
 
 @dataclass
@@ -220,3 +221,20 @@ class Agent:
     def image(self, slot: int) -> bytes:
         """The bytes of the image in a slot; empty where there is none."""
         return bytes(self.flash.slots[slot][: self._agent.record.image[slot].size])
+
+
+def encode_health(*, active_prefix: bytes, class_counts: Sequence[int], **numbers: int) -> bytes:
+    """The health report in CBOR. active_prefix: 4 bytes; class_counts: at most 32; numbers: the other fields of `mf_health`."""
+    health = _ffi.new("mf_health *", {"active_prefix": active_prefix, "class_count": len(class_counts)} | numbers)
+    health.class_counts = list(class_counts)
+    out = _ffi.new("uint8_t[]", _lib.MF_HEALTH_MAX)
+    size = _lib.mf_health_encode(health, out)
+    return bytes(_ffi.buffer(out, size)[:])
+
+
+def health_parts(report: bytes, *, report_id: int, part_bytes: int) -> Iterator[bytes]:
+    """The parts of an encoded report, each of at most part_bytes (4..36); none where they would be more than 16."""
+    out, index = _ffi.new("uint8_t[]", HEALTH_PART_BYTES), 0
+    while size := _lib.mf_health_part(report, len(report), report_id, part_bytes, index, out):
+        yield bytes(_ffi.buffer(out, size)[:])
+        index += 1

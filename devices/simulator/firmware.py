@@ -210,6 +210,7 @@ class Firmware:
             p99_us=int(rng.uniform(9000, 11000)),
             rate_error_ppm=int(rng.gauss(0, 300)),
             battery_mv=int(rng.uniform(3500, 3650)),
+            arena_bytes=outcome.arena_bytes if outcome else 0,
         )
 
     def _end(self, cause: str) -> None:

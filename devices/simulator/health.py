@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-import cbor2
+from devices.agent.native import HEALTH_PART_BYTES as PART_BYTES
+from devices.agent.native import encode_health, health_parts
 
-_LAYOUT = 1
-PART_BYTES, _HEADER_BYTES = 36, 3
 _CLASSES_MAX = 32
 _UINT32_MAX = 0xFFFF_FFFF
 _INFERENCES_PER_SECOND = 0.5
@@ -36,12 +35,22 @@ class Counters:
         self.out_of_bounds += _events(count, _OUT_OF_BOUNDS, rng)
         self.deadline_misses += _events(count, _DEADLINE_MISSED, rng)
 
-    def encode(self, *, resets: int, p99_us: int, rate_error_ppm: int, battery_mv: int) -> bytes:
-        prefix = bytes.fromhex(self.active)[:4] or bytes(4)
+    def encode(self, *, resets: int, p99_us: int, rate_error_ppm: int, battery_mv: int, arena_bytes: int) -> bytes:
+        """As the shipped code writes it. arena_bytes: what the runtime uses, 0: unknown."""
         # An input out of bounds is decided by the heuristic, so fallbacks count the same; there is no shadow run here.
-        counters = [self.inferences, self.class_counts, self.low_confidence, self.out_of_bounds, self.out_of_bounds, 0]
-        return cbor2.dumps(
-            [_LAYOUT, prefix, *counters, self.deadline_misses, p99_us, resets, rate_error_ppm, battery_mv, None]
+        return encode_health(
+            active_prefix=bytes.fromhex(self.active)[:4] or bytes(4),
+            class_counts=self.class_counts,
+            inferences=self.inferences,
+            low_confidence=self.low_confidence,
+            out_of_bounds=self.out_of_bounds,
+            fallbacks=self.out_of_bounds,
+            deadline_misses=self.deadline_misses,
+            p99_latency_us=p99_us,
+            resets=resets,
+            sample_rate_error_ppm=rate_error_ppm,
+            battery_mv=battery_mv,
+            arena_used_bytes=arena_bytes,
         )
 
 
@@ -51,10 +60,8 @@ def fresh_counters(active: str, classes: int) -> Counters:
 
 
 def split(report: bytes, report_id: int, part_bytes: int = PART_BYTES) -> list[bytes]:
-    """Parts of at most `part_bytes` (4..36): kind and index, report id, count, piece."""
-    room = min(part_bytes, PART_BYTES) - _HEADER_BYTES
-    pieces = [report[at : at + room] for at in range(0, len(report), room)]
-    return [bytes([0x20 | index, report_id, len(pieces)]) + piece for index, piece in enumerate(pieces)]
+    """Parts of at most `part_bytes` (4..36)."""
+    return list(health_parts(report, report_id=report_id, part_bytes=min(part_bytes, PART_BYTES)))
 
 
 def _events(count: int, probability: float, rng: random.Random) -> int:

@@ -127,7 +127,6 @@ def report_vectors() -> dict[str, object]:
         sample_rate_error_ppm=-29700,
         battery_mv=3588,
     )
-    fields = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(health).items()}
     return {
         "states": [
             {
@@ -140,12 +139,20 @@ def report_vectors() -> dict[str, object]:
             }
             for report in states
         ],
-        "health": {
-            "fields": fields,
-            "bytes": health.encode().hex(),
-            "parts_36": [part.hex() for part in split_health(health, report_id=5, part_bytes=36)],
-            "parts_11": [part.hex() for part in split_health(health, report_id=6, part_bytes=11)],
-        },
+        "health": _health(health),
+        "health_with_arena": _health(replace(health, arena_used_bytes=55_412)),
+    }
+
+
+def _health(report: HealthReport) -> dict[str, object]:
+    fields = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(report).items()}
+    if not report.arena_used_bytes:  # the first layout has no such field
+        del fields["arena_used_bytes"]
+    return {
+        "fields": fields,
+        "bytes": report.encode().hex(),
+        "parts_36": [part.hex() for part in split_health(report, report_id=5, part_bytes=36)],
+        "parts_11": [part.hex() for part in split_health(report, report_id=6, part_bytes=11)],
     }
 
 

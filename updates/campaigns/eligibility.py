@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import OuterRef
+
 from devices.models import FirmwareBuild, HardwareProfile
-from updates.models import ModelImage, ModelVersion
-from updates.pipeline.fit import fit
-from updates.profiles import arena_evidence, compiled_refusals, latency_estimate, pipeline_profile
+from updates.models import Fit, ModelImage, ModelVersion
+from updates.pipeline.validate import UNPROVED
+from updates.profiles import compiled_refusals, fit_on
 
 _LAST = 32_767
 
@@ -36,7 +39,11 @@ class Choice:
 def choose(
     *, kind: NodeKind, images: Iterable[ModelImage], profile: HardwareProfile, firmware: FirmwareBuild | None
 ) -> Choice:
-    """The first image that fits, best for the profile first, else why the first one does not."""
+    """The first image that fits, best for the profile first, else why the first one does not.
+
+    images: as `images_of` gives them.
+    """
+    images = list(images)
     if firmware is None:
         return Choice(None, "firmware-unknown", "The node has not reported its firmware build: wait for its report.")
     overrides = {
@@ -56,30 +63,24 @@ def choose(
                 f"{image.io_hash}: ship firmware for the new contract first.",
             )
             continue
-        refusals = compiled_refusals(image, profile, firmware)
-        result = fit(
-            image_bytes=image.size,
-            arena=arena_evidence(image),
-            alignment=image.alignment,
-            operators=tuple(image.operators),
-            profile=pipeline_profile(profile),
-            runtime=image.runtime,
-            latency=latency_estimate(image, profile),
-            overrides=overrides,
-            available_operators=frozenset(firmware.operators),
-            firmware_arena_bytes=firmware.arena_bytes,
-            decoder_ram_bytes=firmware.decoder_ram_bytes,
-            refusals=refusals,
-        )
+        known = [one.measured for one in image.field_evidence.all() if one.profile_id == profile.pk]
+        measured = known[0] if known else None
+        result = fit_on(image, profile, measured=measured, firmware=firmware, overrides=overrides)
         if result.fits:
             return Choice(image)
-        if refusals:
+        if compiled_refusals(image, profile, firmware):
             cause = "swap-refused"
         elif set(image.operators) - set(firmware.operators):
             cause = "operator-missing"
         else:
             cause = "does-not-fit"
         refusal = refusal or Choice(None, cause, " ".join(result.reasons))
+    if (refusal is None or refusal.cause == "does-not-fit") and any(profile.pk in _unproved_for(one) for one in images):
+        why = (
+            f"The image of {images[0].version} that would suit {profile} was not proved, since nobody got it when the "
+            f"version was built: judge the version again, on its page or with POST /versions/{images[0].version_id}/judge-again."
+        )
+        return Choice(None, "not-validated", why)
     return refusal or Choice(None, "no-image", f"No image of this version was built for {profile.runtime}.")
 
 
@@ -89,7 +90,20 @@ def _rank(image: ModelImage, profile: HardwareProfile) -> tuple[int, int]:
     return (ranks[0] if ranks else _LAST, image.pk)
 
 
+def _unproved_for(image: ModelImage) -> list[int]:
+    return list(getattr(image, "unproved_for", ()))
+
+
 def images_of(version: ModelVersion) -> list[ModelImage]:
-    """Images that may be shipped: validation of the exact bytes has passed."""
+    """Images that may be shipped: validation of the exact bytes has passed. `unproved_for` of each: keys of profiles that
+    would get an image of the version that was not proved (updates.judging)."""
+    wanting = Fit.objects.filter(
+        image__version=OuterRef("version_id"),
+        rank=0,
+        fits=True,
+        image__validation__verdict="inconclusive",
+        image__validation__reasons__contains=[UNPROVED],
+    )
     proved = version.images.filter(validation__verdict="passed").select_related("version__family")
-    return list(proved.prefetch_related("fits").order_by("id"))
+    proved = proved.annotate(unproved_for=ArraySubquery(wanting.values("profile_id")))
+    return list(proved.prefetch_related("fits", "field_evidence").order_by("id"))

@@ -187,9 +187,13 @@ def _inputs(array: npt.NDArray[np.generic], input_shape: tuple[int, ...], field:
         )
     with np.errstate(over="ignore"):
         inputs = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(inputs).all():
+    bad = ~np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1)
+    if bad.any():
         raise _refuse(
-            "not_finite", field, "it holds NaN, infinite or too large values", "remove or repair those samples"
+            "not_finite",
+            field,
+            f"{bad.sum()} of {len(inputs)} samples hold NaN, infinite or too large values, the first is sample {bad.argmax()}",
+            "remove or repair those samples",
         )
     return inputs
 
@@ -200,12 +204,18 @@ def _labels(array: npt.NDArray[np.generic], n: int, field: str) -> npt.NDArray[n
             "wrong_shape", field, f"shape {array.shape} does not hold {n} labels, one an input", f"store {n} labels"
         )
     if array.dtype.kind in "iu":
-        if array.ndim != 1 or (array.astype(np.float64) < 0).any() or (array.astype(np.float64) > 2**31).any():
+        if array.ndim != 1:
             raise _refuse(
                 "wrong_shape",
                 field,
                 f"class numbers must be one dimension of numbers from 0, not shape {array.shape}",
                 "store one class number a sample",
+            )
+        outside = (array.astype(np.float64) < 0) | (array.astype(np.float64) > 2**31)
+        if outside.any():
+            first = int(outside.argmax())
+            raise _refuse(
+                "wrong_shape", field, f"{array[first]} of sample {first} is no class number", "count classes from 0"
             )
         return array.astype(np.int64)
     if array.dtype.name not in _INPUT_TYPES:

@@ -13,14 +13,16 @@ import numpy as np
 
 from updates.pipeline import child, guard, slices
 from updates.pipeline.choice import choose
-from updates.pipeline.imaging import make_image
+from updates.pipeline.imaging import judge_image, make_image
 from updates.pipeline.quantize import quantized
 from updates.pipeline.types import (
     BuildRequest,
     Choice,
     Fit,
     Flip,
+    HeldClass,
     Image,
+    Profile,
     Refused,
     SliceResult,
     TargetClass,
@@ -49,7 +51,7 @@ class Bench:
         (directory / "calibration.npz").write_bytes(request.calibration)
         (directory / "evaluation.npz").write_bytes(request.evaluation)
         self.begin("check")
-        model = child.run("check", "updates.pipeline.check:stage", directory, {})
+        model = child.run("check", "updates.pipeline.check:stage", directory, {"task": request.task})
         self.slices: list[dict[str, Any]] = model["slices"]
         _check_signal(request, model["input_shape"])
         self.begin("convert")
@@ -58,33 +60,38 @@ class Bench:
         )
         self.begin("calibrate")
         uploaded = self.layout | {"slices": len(self.slices)}
-        rooms = [room_below(directory, name) for name in ("calibrate", "baseline")]
-        calibrated, baseline = side_by_side(
-            [
-                lambda _: child.run("quantize", "updates.pipeline.quantize:calibrate_stage", rooms[0], self.layout),
-                lambda _: child.run("check", "updates.pipeline.slices:baseline_stage", rooms[1], uploaded),
-            ],
-            self.begin,
-        )
-        for done in (calibrated, baseline):
+        rooms = [room_below(directory, name) for name in ("baseline", "calibrate")]
+        tasks: list[Callable[[Begin], dict[str, Any]]] = [
+            lambda _: child.run("check", "updates.pipeline.slices:baseline_stage", rooms[0], uploaded),
+            lambda _: child.run("quantize", "updates.pipeline.quantize:calibrate_stage", rooms[1], self.layout),
+        ]
+        # What exists is not quantized anew.
+        for done in side_by_side(tasks if request.targets else tasks[:1], self.begin):
             if isinstance(done, Refused):
                 raise done
+            if "latency_ms" in done:
+                p50, p99 = done["latency_ms"]
+                self.latency_ms = (float(p50), float(p99))
         bring_out(rooms, directory)
-        self.latency_ms = (float(baseline["latency_ms"][0]), float(baseline["latency_ms"][1]))  # type: ignore[index]
         return self._image_of_each_target()
 
     def _image_of_each_target(self) -> tuple[tuple[Image, ...], tuple[tuple[TargetClass, str], ...]]:
         indices = list(range(len(self.slices)))
+        wanted: list[tuple[TargetClass, bytes | None]] = [(one.target, one.data) for one in self.request.existing]
+        wanted += [(target, None) for target in self.request.targets]
 
-        def make(target: TargetClass, number: int) -> Callable[[Begin], Image]:
+        def make(target: TargetClass, data: bytes | None, number: int) -> Callable[[Begin], Image]:
             room = room_below(self.directory, f"target-{number}")
-            return lambda begin: make_image(room, target, self.layout, indices, self.request.preprocessing, begin)
+            shown = (self.layout, indices, self.request.preprocessing)
+            if data is None:
+                return lambda begin: make_image(room, target, *shown, begin)
+            return lambda begin: judge_image(room, target, data, *shown, begin)
 
-        made = side_by_side([make(target, number) for number, target in enumerate(self.request.targets)], self.begin)
+        made = side_by_side([make(*one, number) for number, one in enumerate(wanted)], self.begin)
         images: dict[str, Image] = {}
         left_out: list[tuple[TargetClass, str]] = []
         self.rooms: dict[str, Path] = {}
-        for number, (target, image) in enumerate(zip(self.request.targets, made, strict=True)):
+        for number, ((target, _), image) in enumerate(zip(wanted, made, strict=True)):
             if isinstance(image, Refused):
                 left_out.append((target, str(image)))
             elif image.digest in images:
@@ -108,8 +115,10 @@ class Bench:
         contract = contract_of(images, self.request.contract)
 
         def chosen() -> tuple[Choice, ...]:
-            profiles = self.request.profiles
-            return tuple(choose(profile, images, fits, reports, contract=contract) for profile in profiles)
+            return tuple(
+                choose(profile, images, fits, reports, contract=contract, held=self._held(profile))
+                for profile in self.request.profiles
+            )
 
         while True:
             choices = chosen()
@@ -123,8 +132,12 @@ class Bench:
             reports[digest] = unproved(reports[digest])
         return chosen(), reports
 
+    def _held(self, profile: Profile) -> HeldClass | None:
+        against = self.request.against
+        return self.request.held.get(profile.name, against.held if against else None)
+
     def proved(self, image: Image) -> ValidationReport:
-        """Of an image that was shown the uploaded slices, and is shown the perturbed ones now."""
+        """Of an image that was shown the uploaded slices, and is shown the perturbed ones now if it was not before."""
         self._show_perturbed(image)
         return self._report(image, self.slices)
 
@@ -144,6 +157,8 @@ class Bench:
             self.slices = [*self.slices, *made["slices"]]
         room = self.rooms[image.digest]
         indices = list(range(uploaded, len(self.slices)))
+        if all((room / f"int8-{index}.npy").exists() for index in indices):
+            return
 
         def decide(part: int) -> Callable[[Begin], Any]:
             own = room_below(self.directory, f"{room.name}-perturbed-{part}")

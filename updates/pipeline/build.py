@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 from updates.pipeline import against, latency
 from updates.pipeline.arrays import MAXIMUM_UPLOAD_BYTES
@@ -15,21 +13,22 @@ from updates.pipeline.evidence import ArenaEvidence
 from updates.pipeline.fit import fit
 from updates.pipeline.quantize import check_target
 from updates.pipeline.types import BuildRequest, BuildResult, Fit, Image, Profile, Refused
+from updates.pipeline.workroom import workroom
 
 TOOLS = ("ai-edge-litert", "ai-edge-quantizer", "numpy", "onnx", "onnx2tf", "onnxruntime", "tflite-micro")
 _STEPS_PER_TARGET = 3
 
 
 def build(request: BuildRequest, report_progress: Callable[[str, float], None]) -> BuildResult:
-    """Builds one image a target class, fits it to every profile and shows it the uploaded slices; what a profile would
-    get then runs on perturbed samples too.
+    """Builds one image a target class, fits it and those that exist to every profile and shows them the uploaded slices; what
+    a profile would get then runs on perturbed samples too.
 
     report_progress(stage, fraction of the whole from 0 to 1) is called in the caller's thread when a stage begins, and
     ("done", 1.0) at the end. The same request gives the same bytes. A model that does not fit or does not pass is a
     result, not an exception. Raises Refused where no image can be made. Two children at a time, 2 GB each at most.
     """
     _check_request(request)
-    total = 4 + (request.against is not None) + _STEPS_PER_TARGET * len(request.targets)
+    total = 4 + (request.against is not None) + _STEPS_PER_TARGET * len(request.targets) + len(request.existing)
     begun = 0
 
     def begin(stage: str) -> None:
@@ -37,8 +36,8 @@ def build(request: BuildRequest, report_progress: Callable[[str, float], None]) 
         report_progress(stage, min(1.0, begun / total))
         begun += 1
 
-    with tempfile.TemporaryDirectory(prefix="modelfleet-build-") as name:
-        bench = Bench(Path(name), request, begin)
+    with workroom() as room:
+        bench = Bench(room, request, begin)
         images, left_out = bench.images()
         fits = {image.digest: tuple(fit_image(image, profile) for profile in request.profiles) for image in images}
         begin("validate")
@@ -83,7 +82,7 @@ def fit_image(image: Image, profile: Profile) -> Fit:
 
 
 def _check_request(request: BuildRequest) -> None:
-    if not request.targets:
+    if not request.targets and not request.existing:
         raise Refused(
             stage="check", code="no_target", field="targets", message="no target class is given", fix="add one"
         )

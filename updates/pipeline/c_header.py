@@ -42,7 +42,7 @@ def c_header(one: HeaderFacts) -> str:
         "",
         f'#define MF_MODEL_DIGEST "{one.digest}"',
         f"#define MF_MODEL_BYTES {one.size}u",
-        f"#define MF_ARENA_BYTES {one.arena_bytes}u /* the largest evidence on x86-64 and for a 32-bit core */",
+        f"#define MF_ARENA_BYTES {one.arena_bytes}u /* the largest evidence: x86-64, a 32-bit core, nodes */",
         f"#define MF_IO_HASH 0x{one.io_hash}u",
         "",
         "/* Both slots: place them with the linker script, or use this attribute. */",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from onnx import numpy_helper, shape_inference
 
 from updates.pipeline import arrays, fake_quantization
 from updates.pipeline.types import MAXIMUM_ONNX_BYTES, Refused
+from updates.pipeline.validate import check_labels
 
 # How long these run, or how large their result is, depends on the data: neither memory nor time has a bound.
 DATA_DEPENDENT = frozenset(
@@ -269,6 +271,14 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
             if field == "calibration":
                 np.save(directory / "calibration.npy", part.inputs)
                 break  # further slices of the calibration file are not for calibrating
+            # Now, and not after minutes of work on a network that the labels do not suit.
+            check_labels(
+                part.name,
+                part.labels,
+                outputs=math.prod(facts["output_shape"]),
+                inputs=part.inputs[0].size,
+                task=arguments.get("task"),
+            )
             np.save(directory / f"inputs-{index}.npy", part.inputs)
             if part.labels is not None:
                 np.save(directory / f"labels-{index}.npy", part.labels)

@@ -76,14 +76,18 @@ def curve_entry(point: CurvePoint, file: str | None, transfer: Transfer | None) 
     }
 
 
-def refused(refusal: Refused) -> dict[str, Any]:
-    """Of a model of which no image can be made."""
+def refused(refusal: Refused, *, profiles: Sequence[Profile]) -> dict[str, Any]:
+    """Of a model of which no image can be made: all keys that `document` has."""
     empty: dict[str, Any] = {name: [] for name in ("images", "fits", "validation", "choices", "curve", "left_out")}
     return {
         "verdict": "refused",
         "reasons": [str(refusal)],
         **empty,
         "curve_refusal": "",
+        "guards": {},
+        "fp32_latency_ms": None,
+        "profiles": [plain(asdict(profile)) for profile in profiles],
+        "tools": {},
         "refusal": dict(vars(refusal)),
     }
 

@@ -10,6 +10,24 @@ COMPILED = "compiler-report"
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What the nodes of one profile that run an image said of it: of each figure the worst, and how many nodes said so.
+
+    None and 0: nobody did. `arena_bytes` is what the runtime uses, `p99_ms` of the latency. `deadline_misses` of all
+    their `inferences`, on `missing_nodes` of them.
+    """
+
+    nodes: int
+    arena_bytes: int | None = None
+    arena_nodes: int = 0
+    p99_ms: float | None = None
+    p99_nodes: int = 0
+    inferences: int = 0
+    deadline_misses: int = 0
+    missing_nodes: int = 0
+
+
+@dataclass(frozen=True)
 class ArenaEvidence:
     """`bisected_bytes`: the smallest arena in which TFLM ran the image here; None: not run. `estimates`: by kernel library,
     for a 32-bit core. `reported_bytes`: what a node of this kind said that it uses. `compiled_bytes`: RAM by the report of

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from updates.pipeline.evidence import ArenaEvidence
-from updates.pipeline.latency import deadline_reason
+from updates.pipeline.evidence import ArenaEvidence, Measured
+from updates.pipeline.latency import deadline_reason, judged, miss_reason
 from updates.pipeline.types import Fit, Latency, Profile
 
 
@@ -21,6 +22,7 @@ def fit(
     available_operators: frozenset[str] | None = None,
     firmware_arena_bytes: int | None = None,
     latency: Latency | None = None,
+    measured: Measured | None = None,
     refusals: Sequence[str] = (),
     decoder_ram_bytes: int = 0,
 ) -> Fit:
@@ -28,8 +30,10 @@ def fit(
 
     overrides: a node's own slot_bytes, sram_bytes or reserved_sram_bytes; they beat the profile's. available_operators:
     the firmware's op set; None means not known, and is not judged. firmware_arena_bytes: the arena that the firmware
-    was built with; it cannot grow with a new image, so it bounds the arena besides the profile's limit. latency: of one
-    inference, held to the profile's deadline; None is not judged. refusals: what the caller knows against it besides.
+    was built with; it cannot grow with a new image, so it bounds the arena besides the profile's limit. latency: the
+    estimate of one inference, held to the profile's deadline; None is not judged. measured: what nodes of the profile that
+    run the image say: their arena joins the evidence, their p99 takes the place of the estimate, and where there is a
+    deadline one miss is too many. refusals: what the caller knows against it besides.
     decoder_ram_bytes: of the firmware's patch decoder, which works while the old image goes on deciding. A shadow trial
     takes no more than that: both images run in one arena, one after the other.
     Raises ValueError for an unknown override.
@@ -42,6 +46,9 @@ def fit(
     sram = own.get("sram_bytes", profile.sram_bytes)
     reserved = own.get("reserved_sram_bytes", profile.reserved_sram_bytes)
     limit = max(0, int((sram - reserved) * profile.arena_fraction))
+    if measured is not None:
+        arena = replace(arena, reported_bytes=measured.arena_bytes)
+        latency = judged(latency, measured, profile)
     arena_bytes, evidence = arena.needed(kernel_library=profile.kernel_library)
     reasons = list(refusals)
     if runtime != profile.runtime:
@@ -80,6 +87,8 @@ def fit(
         )
     if latency is not None and (late := deadline_reason(latency, profile)) is not None:
         reasons.append(late)
+    if (missed := miss_reason(measured, profile)) is not None:
+        reasons.append(missed)
     bound = limit if firmware_arena_bytes is None else min(limit, firmware_arena_bytes)
     return Fit(
         profile=profile.name,
@@ -95,4 +104,5 @@ def fit(
         available_sram_bytes=available,
         decoder_ram_bytes=decoder_ram_bytes,
         both_slots_bytes=2 * slot,
+        measured=measured,
     )

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from updates.pipeline.evidence import REPORTED, Measured
 from updates.pipeline.types import Latency, Profile, Work
 
 
@@ -117,17 +118,37 @@ def estimate(operators: tuple[Work, ...], profile: Profile, *, precision: str = 
     )
 
 
-def reported(known: Latency, *, p99_ms: float, profile: Profile) -> Latency:
-    """The estimate replaced by what nodes measured: their p99 is all three ends of the band."""
-    cycles = round(p99_ms / 1000 * profile.clock_hz)
+def judged(known: Latency | None, measured: Measured | None, profile: Profile) -> Latency | None:
+    """What a verdict goes by: the worst p99 that nodes measured, all three ends of the band, else the estimate.
+
+    known: None for a network whose work nobody counted; its MACs and weights stay 0.
+    """
+    if measured is None or measured.p99_ms is None:
+        return known
+    cycles = round(measured.p99_ms / 1000 * profile.clock_hz)
     return Latency(
-        known.macs,
-        known.weight_bytes,
+        known.macs if known else 0,
+        known.weight_bytes if known else 0,
         (cycles,) * 3,
-        (p99_ms,) * 3,
-        "node-reported",
-        "p99 that nodes of the profile sent",
+        (measured.p99_ms,) * 3,
+        REPORTED,
+        f"the worst p99 of {measured.p99_nodes} {_nodes(measured.p99_nodes)} of the profile that run the image",
     )
+
+
+def miss_reason(measured: Measured | None, profile: Profile) -> str | None:
+    """Why nodes say that the deadline does not hold; None where they saw no miss, or there is no deadline."""
+    if profile.latency_deadline_ms is None or measured is None or not measured.deadline_misses:
+        return None
+    return (
+        f"{measured.deadline_misses} of {measured.inferences} inferences missed the deadline of "
+        f"{profile.latency_deadline_ms:g} ms, on {measured.missing_nodes} of {measured.nodes} "
+        f"{_nodes(measured.nodes)} that run the image: make the model cheaper or raise the deadline."
+    )
+
+
+def _nodes(count: int) -> str:
+    return "node" if count == 1 else "nodes"
 
 
 def deadline_reason(latency: Latency, profile: Profile) -> str | None:
@@ -135,6 +156,11 @@ def deadline_reason(latency: Latency, profile: Profile) -> str | None:
     deadline, least = profile.latency_deadline_ms, latency.milliseconds[0]
     if deadline is None or least <= deadline:
         return None
+    if latency.evidence == REPORTED:
+        return (
+            f"One inference takes {least:.1f} ms ({latency.evidence}: {latency.basis}), the deadline is {deadline:g} ms: "
+            f"make the model {least / deadline:.1f} times cheaper or raise the deadline."
+        )
     return (
         f"One inference takes at least {least:.1f} ms ({latency.evidence}, likely {latency.milliseconds[1]:.1f}), the "
         f"deadline is {deadline:g} ms: make the model {least / deadline:.1f} times cheaper or raise the deadline."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import flatbuffers
 import numpy as np
 from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
-from updates.pipeline.types import Refused
+from updates.pipeline.types import HeldClass, Refused, io_hash
 
 # What TFLM runs on integers alone and what firmware registers; the judge then tries the image itself.
 ALLOWED_OPERATORS = frozenset(
@@ -60,6 +61,42 @@ def operators(data: bytes) -> tuple[str, ...]:
     """The builtin operators that an image uses, sorted."""
     model = unpack(data)
     return tuple(sorted({operator_name(model, operator) for operator in model.subgraphs[0].operators}))
+
+
+def class_of(data: bytes) -> HeldClass:
+    """Precision and granularity of an integer image. Raises ValueError where the bytes are no such image."""
+    try:
+        model = unpack(data)
+        [graph] = model.subgraphs
+        source = graph.tensors[int(graph.inputs[0])].type
+        weights = [
+            (operator_name(model, one), graph.tensors[int(one.inputs[1])])
+            for one in graph.operators
+            if operator_name(model, one) in ("CONV_2D", "FULLY_CONNECTED")
+        ]
+    # Flatbuffers carry no checksum: what is cut off or scribbled over may fail anywhere while it is read.
+    except (ValueError, IndexError, TypeError, AttributeError, KeyError, struct.error) as error:
+        raise ValueError(f"it cannot be read as a .tflite image ({error})") from error
+    types = schema.TensorType
+    if source not in (types.INT8, types.INT16):
+        raise ValueError("its input is neither int8 nor int16")
+    four_bits = any(tensor.type == types.INT4 for _, tensor in weights)
+    precision = "int4" if four_bits else "int16x8" if source == types.INT16 else "int8"
+    scales = [
+        tensor.quantization.scale for name, tensor in weights if name == "FULLY_CONNECTED" and tensor.quantization
+    ]
+    wide = any(one is not None and len(one) > 1 for one in scales)
+    return precision, "fc-per-channel" if wide else "fc-per-tensor"
+
+
+def contract_of(data: bytes, preprocessing: str) -> str:
+    """The io_hash of an image that `class_of` can read: what firmware that runs it takes and gives."""
+    model = unpack(data)
+    graph = model.subgraphs[0]
+    ends = [graph.tensors[int(one[0])] for one in (graph.inputs, graph.outputs)]
+    (taken, given), types = ends, {value: name.lower() for name, value in vars(schema.TensorType).items()}
+    shapes = [tuple(int(length) for length in one.shape) for one in ends]
+    return io_hash(shapes[0], types[taken.type], shapes[1], types[given.type], preprocessing)
 
 
 def fuse_fully_connected_relu(data: bytes) -> bytes:

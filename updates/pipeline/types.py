@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import cbor2
 
+from updates.pipeline.evidence import Measured
 from updates.pipeline.guard import Guard
 
 MAXIMUM_ONNX_BYTES = 64 * 1024 * 1024
@@ -31,6 +32,10 @@ class Refused(Exception):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message.rstrip('.')}; {self.fix.rstrip('.')}."
+
+
+# Precision and granularity of an image that nodes hold.
+HeldClass = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class Fit:
 
     `arena_bytes` is the largest of `arena_by_evidence`, and `evidence` its name. `available_sram_bytes`: what the RTOS
     leaves; arena and `decoder_ram_bytes` share it. `both_slots_bytes`: of flash, for the image that runs and the next.
+    `measured`: what nodes of the profile that run the image say, None where none does.
     """
 
     profile: str
@@ -148,6 +154,7 @@ class Fit:
     available_sram_bytes: int = 0
     decoder_ram_bytes: int = 0
     both_slots_bytes: int = 0
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True)
@@ -269,7 +276,8 @@ class SliceResult:
     perturbed: made from the clean slice. worst_recall_interval is Wilson's 95 % interval of the quantized recall of the
     class that lost most, accuracy_interval that of the quantized accuracy; confusion matrices are rows of true classes
     by columns of decisions, empty above MAXIMUM_CONFUSION_CLASSES. flips are the first MAXIMUM_FLIPS of flip_count,
-    those that lost a right decision first. misses: wrong decisions of the quantized network. mcnemar_p: chance that both
+    those that lost a right decision first. misses: wrong decisions of the quantized network; in
+    a regression samples whose error outgrew what is allowed. mcnemar_p: chance that both
     networks err alike. kl: nats, fp32 to quantized. calibration_*: expected calibration error. error_*: root mean
     square error against float labels. auc_*, threshold_*: of the anomaly score; the threshold that 5 % of the normal
     samples exceed. sqnr_db is infinite where both outputs are equal.
@@ -319,10 +327,11 @@ class ValidationReport:
 
 @dataclass(frozen=True)
 class Against:
-    """The image that most nodes hold, and what a patch from it to another image weighs in bytes."""
+    """The image that most nodes hold, its class, and what a patch from it to another image weighs in bytes."""
 
     base: bytes
     patch_bytes: Callable[[bytes], int]
+    held: HeldClass | None = None
 
 
 @dataclass(frozen=True)
@@ -344,10 +353,20 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class Existing:
+    """An image of the version that was built before: its exact bytes are judged, it is not made anew."""
+
+    target: TargetClass
+    data: bytes
+
+
+@dataclass(frozen=True)
 class BuildRequest:
-    """task None: told from labels and outputs (`validate.task_of`). contract: io_hashes that firmware in the field takes,
-    which images with another one come after; where no image has one of them, that of the first target class counts. None:
-    any will do."""
+    """targets: what to make. existing: what is judged besides; one of both is needed. task None: told from labels and
+    outputs (`validate.task_of`). contract: io_hashes that firmware in the field takes, which images with another one come
+    after; where no image has one of them, that of the first target class counts. None: any will do. held: by name of a
+    profile, the class of the image that most of its nodes run; preferred where it is as accurate as the best. A profile
+    that is not in it: the class of the deployed image, where there is one."""
 
     onnx: bytes
     calibration: bytes
@@ -360,6 +379,8 @@ class BuildRequest:
     signal: Signal = Signal()
     contract: frozenset[str] | None = None
     against: Against | None = None
+    held: Mapping[str, HeldClass] = field(default_factory=dict)
+    existing: tuple[Existing, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ MAXIMUM_CONFUSION_CLASSES = 64
 MAXIMUM_FLIPS = 50
 # Flipped samples that are drawn, and in how many steps.
 OUTLINES, OUTLINE_STEPS = 8, 64
+UNPROVED = "No profile gets this image, so it did not run on perturbed samples: it may not be sent as it is."
+_UNCOUNTED = "This slice allows no miss, and without labels none can be counted: store its labels."
 # The anomaly threshold is where this share of the normal samples would raise an alarm.
 FALSE_ALARMS = 0.05
 # Of the labels' root mean square: -30 dB, below which no rise of the error matters.
@@ -54,8 +56,7 @@ def unproved(report: ValidationReport) -> ValidationReport:
     """Of an image that no profile was given: it met the clean and the uploaded slices alone."""
     if report.verdict != "passed":
         return report
-    reason = "No profile gets this image, so it did not run on perturbed samples: it may not be sent as it is."
-    return replace(report, verdict="inconclusive", reasons=(*report.reasons, reason))
+    return replace(report, verdict="inconclusive", reasons=(*report.reasons, UNPROVED))
 
 
 def task_of(labels: Labels, outputs: int, inputs: int) -> Task:
@@ -67,6 +68,35 @@ def task_of(labels: Labels, outputs: int, inputs: int) -> Task:
         return "regression"
     only_two = int(labels.max(initial=0)) <= 1
     return "anomaly" if only_two and (outputs == 1 or outputs == inputs) else "classification"
+
+
+def check_labels(name: str, labels: Labels, *, outputs: int, inputs: int, task: Task | None) -> Task:
+    """The task, `task_of` where it is None, if these labels of slice `name` suit it. outputs, inputs: values a sample.
+
+    Raises Refused (stage validate, code labels).
+    """
+    task = task or task_of(labels, outputs, inputs)
+    if labels is None:
+        return task
+    n, field, whole = len(labels), f"evaluation: labels of {name}", labels.dtype.kind == "i"
+    if task == "classification":
+        if not whole:
+            raise _refuse(field, f"{labels.dtype} is no class number", "store integers, one a sample")
+        if not 2 <= outputs <= MAXIMUM_CLASSES:
+            raise _refuse(field, f"{outputs} outputs are no classes", f"use 2 to {MAXIMUM_CLASSES}, or another task")
+        if labels.max() >= outputs:
+            first = int(np.argmax(labels >= outputs))
+            raise _refuse(
+                field, f"class {labels[first]} of sample {first} among {outputs} outputs", f"use 0 to {outputs - 1}"
+            )
+    elif task == "anomaly":
+        if labels.size != n:
+            raise _refuse(field, f"{labels.size} values for {n} samples", "store 0 (normal) or 1, one a sample")
+    elif whole:
+        raise _refuse(field, "class numbers, but the task is regression", "store floats")
+    elif labels.size != n * outputs:
+        raise _refuse(field, f"{labels.size} values for {n * outputs} outputs", "store one wanted output a sample")
+    return task
 
 
 def compare(
@@ -90,31 +120,30 @@ def compare(
     (stage validate).
     """
     n = len(fp32)
-    width = fp32[0].size
-    task = task or task_of(labels, width, inputs[0].size if inputs is not None else -1)
+    of_input = inputs[0].size if inputs is not None else -1
+    task = check_labels(name, labels, outputs=fp32[0].size, inputs=of_input, task=task)
     own = limits.of_slice(name, perturbed=perturbed)
-    whole = labels is not None and labels.dtype.kind == "i"
-    if task == "classification" and whole:
+    if task == "classification" and labels is not None:
         found = _compare_classes(name, fp32.reshape(n, -1), int8.reshape(n, -1), np.asarray(labels, np.int64), own)
     elif task == "anomaly":
         found = _compare_scores(name, fp32, int8, labels, own, inputs, threshold)
     else:
-        if labels is not None and whole:
-            raise _refuse(f"evaluation: labels of {name}", "class numbers, but the task is regression", "store floats")
         found = _compare_values(name, fp32, int8, labels, own)
+    if own.allows_no_miss(name) and labels is None:
+        # A miss that nobody can count must not pass for none.
+        found = replace(
+            found,
+            verdict="failed" if found.verdict == "failed" else "inconclusive",
+            reasons=(*found.reasons, _UNCOUNTED),
+        )
     return replace(found, task=task, perturbed=perturbed)
 
 
 def _compare_values(name: str, fp32: Floats, int8: Floats, labels: Labels, limits: ValidationLimits) -> SliceResult:
     noise, failed = sqnr_db(fp32, int8), []
     errors: tuple[float | None, float | None] = (None, None)
+    misses: int | None = None
     if labels is not None:
-        if labels.size != fp32.size:
-            raise _refuse(
-                f"evaluation: labels of {name}",
-                f"{labels.size} values for {fp32.size} outputs",
-                "store one wanted output a sample",
-            )
         wanted = np.asarray(labels, np.float32).reshape(fp32.shape)
         before, after = _rms(fp32 - wanted), _rms(int8 - wanted)
         errors = before, after
@@ -123,9 +152,12 @@ def _compare_values(name: str, fp32: Floats, int8: Floats, labels: Labels, limit
             failed.append(
                 f"The error rises from {before:.4g} to {after:.4g} (n = {len(fp32)}), to {allowed:.4g} is allowed."
             )
+        misses = _outgrown(fp32 - wanted, int8 - wanted, limits.maximum_error_increase, allowed)
     if noise < limits.minimum_sqnr_db:
         failed.append(f"SQNR is {noise:.1f} dB, at least {limits.minimum_sqnr_db:g} are wanted.")
     thin = _too_few(len(fp32), limits)
+    if limits.allows_no_miss(name) and misses is not None:
+        failed, thin = _no_miss(misses, len(fp32)), []
     return SliceResult(
         name=name,
         verdict=_verdict(failed, thin),
@@ -134,7 +166,14 @@ def _compare_values(name: str, fp32: Floats, int8: Floats, labels: Labels, limit
         reasons=(*failed, *thin),
         error_fp32=errors[0],
         error_int8=errors[1],
+        misses=misses,
     )
+
+
+def _outgrown(before: Floats, after: Floats, increase: float, allowed: float) -> int:
+    """Samples whose error grew by more than the relative increase, to more than what the slice as a whole may have."""
+    own, now = (np.sqrt(np.square(one.reshape(len(one), -1)).mean(axis=1)) for one in (before, after))
+    return int((now > np.maximum(own * (1 + increase), allowed) + 1e-9).sum())
 
 
 def anomaly_scores(outputs: Floats, inputs: Floats | None) -> npt.NDArray[np.float64]:
@@ -209,12 +248,6 @@ def _compare_classes(
     name: str, fp32: Floats, int8: Floats, labels: npt.NDArray[np.int64], limits: ValidationLimits
 ) -> SliceResult:
     n, classes = fp32.shape
-    if not 2 <= classes <= MAXIMUM_CLASSES or labels.max() >= classes:
-        raise _refuse(
-            f"evaluation: labels of {name}",
-            f"class {labels.max()} among {classes} outputs",
-            f"use classes 0 to {classes - 1}",
-        )
     before, after = fp32.argmax(1), int8.argmax(1)
     confusions = [np.zeros((classes, classes), np.int64) for _ in range(2)]
     for confusion, decided in zip(confusions, (before, after), strict=True):

@@ -23,6 +23,7 @@ ENDPOINTS = {
     ("GET", "/versions/{version_id}"): (Scope.READ, 404),
     ("GET", "/versions/{version_id}/fit"): (Scope.READ, 404),
     ("GET", "/versions/{version_id}/validation"): (Scope.READ, 404),
+    ("POST", "/versions/{version_id}/judge-again"): (Scope.UPLOAD, 404),
     ("POST", "/versions/{version_id}/compiled-images"): (Scope.UPLOAD, 422),
     ("POST", "/firmware-builds/{name}/network-report"): (Scope.NODES, 422),
     ("GET", "/versions/{version_id}/dossier"): (Scope.READ, 404),

@@ -205,6 +205,7 @@ def test_a_health_report_decodes_on_the_server_side(tmp_path: Path) -> None:
             assert report.active_prefix == bytes.fromhex(OLD_DIGEST)[:4]
             assert 18 <= report.inferences <= 45  # one in two seconds, over the first wake and one interval
             assert len(report.class_counts) == 32
+            assert 500 < report.arena_used_bytes < 4096  # as its own interpreter says of a network of two layers
 
     play(scene())
 

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from devices.models import LinkEvent, Node
+from devices.models import LinkEvent, Node, NodeHealth
 from devices.wire import Cause, NodeState, StateReport
 from fleet.accounts.models import Role
 from frontend import selectors
@@ -102,3 +102,17 @@ def test_silence_counts_in_the_nodes_own_rhythm_and_in_fleet_time(db: None, sett
     assert silent() == {gone}
     settings.TIME_SCALE = 60.0  # type: ignore[attr-defined]
     assert len(silent()) == 3
+
+
+def test_figures_that_the_node_did_not_measure_are_left_out(sign_in: SignIn, db: None) -> None:
+    node = factories.make_node()
+    said = {"inferences": 1000, "p99_latency_us": 0, "resets": 0, "battery_mv": 0, "arena_used_bytes": 55_808}
+    NodeHealth.objects.create(node=node, at=factories.NOW, counters=said)
+
+    body = sign_in(Role.VIEWER).get(f"/nodes/{node.pk}/").content.decode()
+
+    assert "Arena used" in body
+    assert "54.5 KiB" in body
+    assert "Resets" in body
+    assert "p99 latency" not in body
+    assert "0 V" not in body

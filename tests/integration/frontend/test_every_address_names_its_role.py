@@ -58,6 +58,7 @@ ADDRESSES: dict[str, tuple[str, Role | None]] = {
     "server-action": ("POST", Scope.NODES.role),
     "versions": ("GET", Scope.READ.role),
     "version": ("GET", Scope.READ.role),
+    "version-judge-again": ("POST", Scope.UPLOAD.role),
     "image-guard": ("GET", Scope.READ.role),
     "version-compare": ("GET", Scope.READ.role),
     "version-dossier": ("GET", Scope.READ.role),

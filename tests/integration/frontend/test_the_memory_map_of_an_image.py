@@ -13,7 +13,7 @@ from fleet.accounts.models import Role
 from fleet.blobs.models import store
 from tests import factories
 from tests.integration.devices.tiny_model import tiny_model
-from updates.models import ModelImage
+from updates.models import FieldEvidence, ModelImage
 
 SignIn = Callable[[Role], Client]
 pytestmark = pytest.mark.django_db
@@ -44,6 +44,18 @@ def test_the_map_has_a_row_for_every_tensor_and_says_which_evidence_decides(sign
     assert drawn.needed_bytes == 1500
     assert dict(page.context["evidence"])["planned for a 32-bit core, with the scratch of its kernel library"] == 1200
     assert "fits the arena" in page.content.decode()
+
+
+def test_what_a_node_reported_is_on_the_ladder_and_decides_where_it_is_the_most(sign_in: SignIn) -> None:
+    profile = factories.make_profile()
+    image = image_on(profile, tiny_model(1), arena_bytes=1500)
+    counts = {"nodes": 2, "arena_nodes": 2, "p99_nodes": 0, "inferences": 9, "deadline_misses": 0, "missing_nodes": 0}
+    FieldEvidence.objects.create(image=image, profile=profile, arena_bytes=1700, changed_at=factories.NOW, **counts)
+
+    page = sign_in(Role.VIEWER).get(address(image, profile))
+
+    assert page.context["map"].needed_bytes == 1700
+    assert dict(page.context["evidence"])["what a node reported that it uses"] == 1700
 
 
 def test_a_profile_without_enough_memory_is_told_by_how_much(sign_in: SignIn) -> None:

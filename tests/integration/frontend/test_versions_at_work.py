@@ -35,6 +35,32 @@ def test_the_fit_matrix_says_how_much_is_missing_and_puts_what_does_not_fit_firs
     assert "smallest arena in which the TFLM interpreter ran it" in body
 
 
+def test_the_fit_matrix_says_what_nodes_measured_and_of_how_many(sign_in: SignIn, db: None) -> None:
+    profile = factories.make_profile(name="stm32l4")
+    version = factories.make_version(profiles=[profile])
+    fit = version.images.get().fits.get()
+    band = {"evidence": "estimate", "milliseconds": [10.04, 25.0, 80.0]}
+    fit.numbers |= {"latency": band, "measured": None}
+    fit.save()
+    client = sign_in(Role.VIEWER)
+
+    before = text_of(client, f"/models/{version.pk}/")
+    assert "about 25 ms, estimated (10 to 80)" in before
+    assert "tflm-bisected-x86" in before
+    assert "missed" not in before
+
+    fit.numbers["evidence"] = "node-reported"
+    fit.numbers["latency"] = band | {"evidence": "node-reported", "milliseconds": [63.5] * 3}
+    said = {"nodes": 14, "arena_nodes": 1, "p99_nodes": 12, "inferences": 15_000, "deadline_misses": 3}
+    fit.numbers["measured"] = said
+    fit.save()
+
+    after = text_of(client, f"/models/{version.pk}/")
+    assert "node-reported, 1 node" in after
+    assert "p99 63.5 ms, the worst of 12 nodes" in after
+    assert "3 deadlines missed in 15,000 inferences of 14 nodes" in after
+
+
 def test_a_slice_is_chosen_by_its_name_and_the_worst_one_shows_without(sign_in: SignIn, db: None) -> None:
     version = factories.make_version()
     report = version.images.get().validation

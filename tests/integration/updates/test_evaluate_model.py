@@ -41,6 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     wrong = {"inputs.zero-miss-arc": inputs[kept], "labels.zero-miss-arc": (labels[kept] + 1) % 4}
     (directory / "missed.npz").write_bytes(npz(inputs=inputs, labels=labels, **wrong))
+    (directory / "broken.tflite").write_bytes(b"\x1c\0\0\0TFL3" + 90 * b"\xff")
     (directory / "limits.yaml").write_text(
         "{minimum_class_samples: 0, curve_accuracy_drop: 0.05, maximum_accuracy_drop: 0.05, minimum_agreement: 0.9, "
         "maximum_class_recall_drop: 0.2}\n"
@@ -49,12 +50,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(
-    directory: Path, profiles: str, *options: str, evaluation: str = "e.npz"
+    directory: Path, profiles: str, *options: str, evaluation: str = "e.npz", model: str = "model.onnx"
 ) -> subprocess.CompletedProcess[str]:
     (directory / "p.yaml").write_text(profiles)
     unset = ("DATABASE_URL", "REDIS_URL")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    arguments = ["model.onnx", "--calibration", "c.npz", "--evaluation", evaluation, "--profiles", "p.yaml"]
+    arguments = [model, "--calibration", "c.npz", "--evaluation", evaluation, "--profiles", "p.yaml"]
     return subprocess.run(
         [sys.executable, ROOT / "manage.py", "evaluate_model", *arguments, "--limits", "limits.yaml", *options],
         cwd=directory,
@@ -101,7 +102,8 @@ def test_one_miss_of_a_rare_catastrophe_and_a_profile_without_room_exit_1(files:
     assert tight.returncode == 1
     found = json.loads(tight.stdout)
     assert found["verdict"] == "failed"
-    assert found["reasons"][0].startswith("tiny: None of ")
+    assert found["reasons"][0].startswith("tiny: None of 4 images fits tiny. The most accurate, int")
+    assert "bytes, the slot 1024: make the model" in found["reasons"][0]
 
 
 def test_against_a_deployed_image_there_is_a_curve(files: Path) -> None:
@@ -118,10 +120,44 @@ def test_against_a_deployed_image_there_is_a_curve(files: Path) -> None:
     assert all((files / "after" / one["file"]).exists() for one in found["curve"])
 
 
+def test_the_class_and_the_contract_of_the_deployed_image_are_kept(files: Path) -> None:
+    """Both kinds of int8 are alike here and the frugal one would win; int16 inputs would be less noisy than either."""
+    assert evaluate(files, ROOMY, "--images", "alike", "--json", "alike.json").returncode == 0
+    found = json.loads((files / "alike.json").read_text())
+    [free] = found["choices"]
+    noise = {(one["target"]["precision"], one["target"]["granularity"]): one["sqnr_db"] for one in free["alternatives"]}
+    assert free["alternatives"][0]["target"]["precision"] == "int16x8"
+    assert abs(noise["int8", "fc-per-tensor"] - noise["int8", "fc-per-channel"]) < 0.5
+    base = next(one["file"] for one in found["images"] if one["granularity"] == "fc-per-channel")
+
+    done = evaluate(files, ROOMY, "--against", f"alike/{base}", "--json", "kept.json")
+
+    assert done.returncode == 0, done.stdout
+    [kept] = json.loads((files / "kept.json").read_text())["choices"]
+    target = kept["alternatives"][0]["target"]
+    assert (target["precision"], target["granularity"]) == ("int8", "fc-per-channel")
+
+
+def test_a_network_that_cannot_run_exits_1_with_its_operator_and_every_key_of_the_document(files: Path) -> None:
+    (files / "unsupported.onnx").write_bytes((ROOT / "demo/models/imu-unsupported.onnx").read_bytes())
+
+    done = evaluate(files, ROOMY, "--json", "refused.json", model="unsupported.onnx")
+
+    assert done.returncode == 1, done.stderr
+    found = json.loads((files / "refused.json").read_text())
+    assert (found["verdict"], found["refusal"]["code"]) == ("refused", "data_dependent_operator")
+    assert "NonZero" in found["reasons"][0]
+    assert done.stdout.endswith(f"{found['reasons'][0]}\nverdict: refused\n")
+    keys = {"images", "fits", "validation", "choices", "curve", "curve_refusal", "guards", "left_out"}
+    assert keys | {"fp32_latency_ms", "profiles", "tools", "verdict", "reasons", "refusal"} == found.keys()
+    assert [one["name"] for one in found["profiles"]] == ["roomy"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--against", "model.onnx"], "--against: it is no .tflite image"),
+        (["--against", "broken.tflite"], "--against: it cannot be read as a .tflite image"),
         (["--json", "nowhere/found.json"], "--json: nowhere/found.json: it is no file in a directory that exists"),
         (["--images", "model.onnx"], "--images: model.onnx: it is no directory"),
         (["--report", "other=c.npz"], "--report: other=c.npz: it names no profile"),

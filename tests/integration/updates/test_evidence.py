@@ -82,9 +82,22 @@ def test_the_document_says_who_gets_what_and_fails_for_a_profile_that_gets_nothi
     assert (image["chosen"], image["chosen_for"], image["bytes"]) == (True, ["roomy"], 99_240)
     assert {fit["profile"]: fit["chosen"] for fit in found["fits"]} == {"roomy": True, "tiny": False}
     assert found["verdict"] == "failed"
-    assert found["reasons"] == ["tiny: None of 1 images fits tiny."]
+    [reason] = found["reasons"]
+    assert reason.startswith(
+        "tiny: The one image does not fit tiny. The most accurate, int8 (fc-per-tensor): The image has"
+    )
+    assert reason.endswith("has 99240 bytes, the slot 10: make the model 99230 bytes smaller.")
     assert tiny.name in [one["name"] for one in found["profiles"]]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_profile_of_a_compiling_runtime_is_told_what_it_takes() -> None:
+    version = factories.make_version()
+    refit(factories.make_profile(name="st", runtime="stm32cubeai"))
+
+    assert version_document(version)["reasons"] == [
+        "st: No image is for stm32cubeai: compile the network with its own tool and give the report of that."
+    ]
 
 
 def test_the_manifest_and_the_header_carry_the_guard_of_the_image() -> None:

@@ -21,6 +21,7 @@ from updates.evaluation import (
 )
 from updates.pipeline.build import build
 from updates.pipeline.document import document, refused
+from updates.pipeline.post_pass import contract_of
 from updates.pipeline.types import TASKS, BuildRequest, Profile, Refused, Signal, ValidationLimits
 from updates.profiles import targets_for
 from updates.radio_costs import transfer
@@ -107,13 +108,15 @@ class Command(BaseCommand):
         )
         if options["against"]:
             base = read_base(_bytes(options["against"], "--against"), source="--against")
-            request = replace(request, against=base)
+            # Nodes that run the base have firmware for its inputs and outputs.
+            contract = contract_of(base.base, options["preprocessing"])
+            request = replace(request, against=base, contract=frozenset((contract,)))
         try:
             result = build(request, self._progress)
         except Refused as refusal:
             if is_bad_input(refusal):
                 raise BadInput(str(refusal)) from refusal
-            return refused(refusal)
+            return refused(refusal, profiles=profiles)
         files = {}
         if options["images"]:
             files = write_images(result, options["images"], stem=options["model"].stem)

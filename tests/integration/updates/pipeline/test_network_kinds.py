@@ -84,6 +84,22 @@ def test_every_precision_is_integers_alone(kind):
 
 
 @pytest.mark.parametrize("kind", SUPPORTED)
+def test_an_image_tells_the_class_that_it_was_built_for(kind):
+    for image in built(kind).images:
+        assert post_pass.class_of(image.data) == (image.target.precision, image.target.granularity)
+        assert post_pass.contract_of(image.data, "none") == image.io_hash
+
+
+def test_what_is_no_integer_image_has_no_class():
+    image = built("cnn_1d").images[0].data
+    unpacked = post_pass.unpack(image)
+    unpacked.subgraphs[0].tensors[int(unpacked.subgraphs[0].inputs[0])].type = post_pass.schema.TensorType.FLOAT32
+    for data in (image[: len(image) // 2], image[:8], b"\x1c\0\0\0TFL3" + 90 * b"\xff", post_pass.pack(unpacked)):
+        with pytest.raises(ValueError, match=r"image|neither"):
+            post_pass.class_of(data)
+
+
+@pytest.mark.parametrize("kind", SUPPORTED)
 def test_more_bits_are_less_noise(kind):
     found = noise(kind)
 

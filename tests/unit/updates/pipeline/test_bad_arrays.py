@@ -126,7 +126,9 @@ def test_inputs_that_are_not_finite_are_refused(value):
     inputs = samples(5)
     inputs[3, 1, 2, 3] = value
 
-    assert refusal(npz(inputs=inputs)).code == "not_finite"
+    refused = refusal(npz(inputs=inputs))
+    assert (refused.code, refused.field) == ("not_finite", "evaluation: inputs")
+    assert refused.message == "1 of 5 samples hold NaN, infinite or too large values, the first is sample 3"
 
 
 def test_integer_inputs_are_refused():
@@ -134,7 +136,8 @@ def test_integer_inputs_are_refused():
 
 
 def test_negative_class_numbers_are_refused():
-    assert refusal(npz(inputs=samples(2), labels=np.array([0, -1]))).code == "wrong_shape"
+    refused = refusal(npz(inputs=samples(2), labels=np.array([0, -1])))
+    assert (refused.code, refused.message) == ("wrong_shape", "-1 of sample 1 is no class number")
 
 
 def test_half_precision_inputs_and_further_slices_are_read():

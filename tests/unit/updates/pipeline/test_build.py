@@ -11,7 +11,7 @@ from tests.unit.updates.pipeline.models import CLASSES, convolution_model, model
 from updates.pipeline import judge, post_pass, self_test
 from updates.pipeline.build import build
 from updates.pipeline.convert import find_layout, fp32_outputs, sqnr_db
-from updates.pipeline.types import BuildResult, Image, Refused, TargetClass, io_hash
+from updates.pipeline.types import BuildResult, Existing, Image, Refused, TargetClass, io_hash
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,35 @@ def test_two_target_classes_give_an_image_each(labels):
     assert [one.target for one in built.images] == list(two)
 
 
+def test_an_image_that_exists_is_judged_as_it_is_and_proved_where_a_profile_wants_it(result, image, labels):
+    other = build(
+        request(
+            convolution_model(), labels=labels, targets=(TargetClass(precision="int16x8"),), preprocessing="imu-v1"
+        ),
+        lambda stage, fraction: None,
+    ).images[0]
+    heard: list[str] = []
+
+    again = build(
+        dataclasses.replace(
+            request(convolution_model(), labels=labels, preprocessing="imu-v1"),
+            calibration=npz(inputs=samples(3)),  # would make other images
+            targets=(),
+            existing=tuple(Existing(one.target, one.data) for one in (image, other)),
+            held={"roomy": ("int8", "fc-per-tensor"), "tight": ("int8", "fc-per-tensor")},
+        ),
+        lambda stage, fraction: heard.append(stage),
+    )
+
+    assert again.images == (image, other)
+    assert again.fits[image.digest] == result.fits[image.digest]
+    assert not {"quantize", "post_pass"} & set(heard)
+    wanted = {choice.digest for choice in again.choices if choice.digest}
+    assert wanted
+    for digest in wanted:
+        assert "noise-10db" in [one.name for one in again.reports[digest].slices]
+
+
 def test_one_outlier_in_the_calibration_data_widens_the_input_range(labels):
     """A moving average, the quantizer's own way, would all but forget it."""
     calibration = samples(32)
@@ -172,6 +201,15 @@ def test_a_layout_is_found_by_outputs_where_all_sizes_are_equal():
     report = built.reports[built.images[0].digest]
     assert report.slices[0].sqnr_db > 20
     assert report.verdict == "passed"
+
+
+def test_labels_that_the_network_cannot_have_are_refused_before_anything_is_converted(labels):
+    heard: list[str] = []
+
+    with pytest.raises(Refused) as caught:
+        build(request(convolution_model(), labels=labels + CLASSES), lambda stage, fraction: heard.append(stage))
+
+    assert (caught.value.code, heard) == ("labels", ["check"])
 
 
 def test_a_conversion_that_computes_something_else_is_refused(image, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from updates.pipeline.choice import candidates, choose
 from updates.pipeline.quantize import check_target
-from updates.pipeline.types import Fit, Image, Profile, SliceResult, TargetClass, ValidationReport
+from updates.pipeline.types import Fit, HeldClass, Image, Profile, SliceResult, TargetClass, ValidationReport
 
 PROFILE = Profile("small")
 BLANK = {
@@ -22,7 +22,8 @@ def image(digest: str, *, precision: str = "int8") -> Image:
 
 
 def fit(*, fits: bool = True, arena: int = 100, size: int = 10, profile: str = "small") -> Fit:
-    return Fit(profile, fits, size, 1000, arena, 1000, "tflm-bisected-x86", {}, ())
+    reasons = () if fits else ("The arena needs 100 bytes too many.",)
+    return Fit(profile, fits, size, 1000, arena, 1000, "tflm-bisected-x86", {}, reasons)
 
 
 def report(*noise: float, verdict: str = "passed") -> ValidationReport:
@@ -33,10 +34,11 @@ def report(*noise: float, verdict: str = "passed") -> ValidationReport:
     return ValidationReport(verdict, slices, ())  # type: ignore[arg-type]
 
 
-def chosen(**weighed: tuple[Fit, ValidationReport]) -> str | None:
-    images = [image(digest) for digest in weighed]
+def chosen(held: HeldClass | None = None, **weighed: tuple[Fit, ValidationReport]) -> str | None:
+    """An image whose name begins with the name of a precision has that one."""
+    images = [image(digest, precision="int4" if digest.startswith("int4") else "int8") for digest in weighed]
     fits = {digest: (one,) for digest, (one, _) in weighed.items()}
-    return choose(PROFILE, images, fits, {digest: one for digest, (_, one) in weighed.items()}).digest
+    return choose(PROFILE, images, fits, {digest: one for digest, (_, one) in weighed.items()}, held=held).digest
 
 
 def test_the_most_accurate_that_fits_is_chosen_not_the_most_accurate():
@@ -56,6 +58,18 @@ def test_where_accuracy_is_equal_the_smaller_arena_then_the_smaller_image_wins()
     assert chosen(a=(fit(size=11), report(30)), b=(fit(size=10), report(30))) == "b"
 
 
+def test_of_equally_accurate_images_the_class_that_nodes_hold_wins_and_of_others_it_does_not():
+    held = ("int4", "fc-per-tensor")
+    frugal, hungry = (fit(arena=100), report(30)), (fit(arena=900), report(29.6))
+
+    assert chosen(plain=frugal, int4=hungry) == "plain"
+    assert chosen(held, plain=frugal, int4=hungry) == "int4"
+    assert chosen(held, plain=frugal, int4=(fit(), report(29.4))) == "plain"
+    assert chosen(held, plain=frugal, int4=(fit(fits=False), report(30))) == "plain"
+    assert chosen(held, plain=frugal, int4=(fit(), report(30, verdict="inconclusive"))) == "plain"
+    assert chosen(("int4", "fc-per-channel"), plain=frugal, int4=hungry) == "plain"
+
+
 def test_where_none_fits_none_is_chosen_and_the_alternatives_are_kept_best_first():
     fits = {"a": (fit(fits=False),), "b": (fit(fits=False),)}
 
@@ -63,7 +77,17 @@ def test_where_none_fits_none_is_chosen_and_the_alternatives_are_kept_best_first
 
     assert choice.digest is None
     assert [one.digest for one in choice.alternatives] == ["b", "a"]
-    assert choice.reason == "None of 2 images fits small."
+    assert choice.reason == (
+        "None of 2 images fits small. The most accurate, int8 (fc-per-tensor): The arena needs 100 bytes too many."
+    )
+
+
+def test_a_profile_of_another_runtime_is_told_what_it_takes():
+    foreign = Profile("st", runtime="stm32cubeai")
+
+    choice = choose(foreign, [image("a")], {"a": (fit(fits=False, profile="st"),)}, {"a": report(10)})
+
+    assert (choice.digest, "No image is for stm32cubeai: compile" in choice.reason) == (None, True)
 
 
 def test_the_order_of_the_images_does_not_matter():

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from updates.pipeline.evidence import ArenaEvidence
+from updates.pipeline.evidence import ArenaEvidence, Measured
 from updates.pipeline.fit import fit
-from updates.pipeline.types import Profile
+from updates.pipeline.types import Latency, Profile
 
 PROFILE = Profile("p", slot_bytes=1000, sram_bytes=3000, reserved_sram_bytes=1000)  # 70 % of 2000
 
@@ -75,6 +75,27 @@ def test_the_largest_evidence_that_applies_decides_and_is_named(more_evidence, n
 
     assert (found.arena_bytes, found.evidence) == (needed, evidence)
     assert found.fits == (needed <= 1400)
+
+
+def test_what_nodes_measured_counts_for_arena_and_deadline_and_stands_in_the_verdict():
+    hurried = dataclasses.replace(PROFILE, latency_deadline_ms=20)
+    estimate = Latency(0, 0, (1, 1, 1), (30.0, 40.0, 50.0), "estimate", "assumed")
+    fine = Measured(3, arena_bytes=1390, arena_nodes=2, p99_ms=19.9, p99_nodes=3, inferences=900)
+    late = dataclasses.replace(fine, p99_ms=20.1)
+    missing = dataclasses.replace(fine, deadline_misses=2, missing_nodes=1)
+    hungry = dataclasses.replace(fine, arena_bytes=1401)
+
+    def judged(measured):
+        return verdict(profile=hurried, latency=estimate, measured=measured)
+
+    assert not judged(None).fits
+    assert (judged(fine).fits, judged(fine).evidence) == (True, "tflm-bisected-x86")
+    assert judged(fine).arena_by_evidence == {"node-reported": 1390, "tflm-bisected-x86": 1400}
+    assert judged(fine).measured == fine
+    for wrong, said in ((late, "takes 20.1 ms"), (missing, "2 of 900 inferences"), (hungry, "needs 1401 bytes")):
+        [reason] = judged(wrong).reasons
+        assert said in reason
+    assert judged(hungry).evidence == "node-reported"
 
 
 def test_without_any_evidence_there_is_no_verdict():

@@ -8,7 +8,8 @@ import pytest
 from tests.unit.updates.pipeline.models import convolution_model, request, samples
 from updates.pipeline.build import build
 from updates.pipeline.convert import fp32_latency_ms
-from updates.pipeline.latency import deadline_reason, estimate, rate, reported
+from updates.pipeline.evidence import Measured
+from updates.pipeline.latency import deadline_reason, estimate, judged, miss_reason, rate
 from updates.pipeline.types import Profile, Work
 
 M4 = Profile("m4", core="cortex-m4f", clock_hz=80_000_000)
@@ -87,11 +88,37 @@ def test_a_measured_p99_replaces_the_estimate_in_both_directions():
     found = estimate((CONVOLUTION,), M4)
     tight = dataclasses.replace(M4, latency_deadline_ms=found.milliseconds[1])
 
-    slower = reported(found, p99_ms=found.milliseconds[1] + 1, profile=tight)
+    slower = judged(found, Measured(14, p99_ms=found.milliseconds[1] + 1, p99_nodes=12), tight)
+    faster = judged(found, Measured(14, p99_ms=0.1, p99_nodes=12), tight)
 
+    assert slower is not None
+    assert faster is not None
     assert deadline_reason(found, tight) is None
-    assert "node-reported" in (deadline_reason(slower, tight) or "")
-    assert deadline_reason(reported(found, p99_ms=0.1, profile=tight), tight) is None
+    assert "node-reported: the worst p99 of 12 nodes" in (deadline_reason(slower, tight) or "")
+    assert deadline_reason(faster, tight) is None
+    assert judged(found, Measured(14), tight) is found
+    assert judged(found, None, tight) is found
+
+
+def test_a_measured_p99_counts_where_the_work_of_the_network_is_not_known():
+    found = judged(None, Measured(1, p99_ms=7.5, p99_nodes=1), M4)
+
+    assert found is not None
+    assert (found.milliseconds, found.macs, found.evidence) == ((7.5, 7.5, 7.5), 0, "node-reported")
+    assert found.cycles[0] == 7.5 / 1000 * M4.clock_hz
+
+
+def test_one_missed_deadline_refuses_where_there_is_one_and_none_passes():
+    hurried = dataclasses.replace(M4, latency_deadline_ms=20)
+    missed = Measured(14, inferences=120_000, deadline_misses=1, missing_nodes=1)
+
+    assert miss_reason(missed, hurried) == (
+        "1 of 120000 inferences missed the deadline of 20 ms, on 1 of 14 nodes that run the image: make the model "
+        "cheaper or raise the deadline."
+    )
+    assert miss_reason(missed, M4) is None
+    assert miss_reason(dataclasses.replace(missed, deadline_misses=0), hurried) is None
+    assert miss_reason(None, hurried) is None
 
 
 def test_a_profile_whose_deadline_cannot_be_kept_does_not_fit():

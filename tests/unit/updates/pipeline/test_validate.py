@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from updates.pipeline.statistics import wilson
 from updates.pipeline.types import Refused, ValidationLimits
-from updates.pipeline.validate import compare, outline, validate
+from updates.pipeline.validate import check_labels, compare, outline, validate
 
 LIMITS = ValidationLimits(
     minimum_samples=100, minimum_class_samples=50, maximum_accuracy_drop=0.02, minimum_agreement=0.95,
@@ -112,6 +112,65 @@ def test_a_label_beyond_the_outputs_is_refused():
         compare("hum", outputs(np.zeros(3, np.int64)), outputs(np.zeros(3, np.int64)), np.array([0, 1, 2]), LIMITS)
 
     assert (caught.value.stage, caught.value.field) == ("validate", "evaluation: labels of hum")
+    assert str(caught.value).endswith("class 2 of sample 2 among 2 outputs; use 0 to 1.")
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "said"),
+    [
+        ("classification", np.zeros((4, 2), np.float32), "float32 is no class number; store integers"),
+        ("anomaly", np.zeros((4, 2), np.float32), "8 values for 4 samples; store 0"),
+        ("regression", np.zeros(4, np.int64), "class numbers, but the task is regression; store floats"),
+        ("regression", np.zeros((4, 3), np.float32), "12 values for 8 outputs; store one wanted output"),
+        (None, np.array([0, 1, 5, 1]), "class 5 of sample 2 among 2 outputs; use 0 to 1"),
+    ],
+)
+def test_labels_that_do_not_suit_the_task_are_refused_with_value_and_fix(task, labels, said):
+    with pytest.raises(Refused) as caught:
+        check_labels("clean", labels, outputs=2, inputs=7, task=task)
+
+    assert (caught.value.code, caught.value.field) == ("labels", "evaluation: labels of clean")
+    assert said in str(caught.value)
+
+
+def test_labels_that_suit_tell_the_task():
+    ones = np.array([0, 1, 1])
+
+    assert check_labels("clean", ones, outputs=3, inputs=7, task=None) == "classification"
+    assert check_labels("clean", ones, outputs=7, inputs=7, task=None) == "anomaly"
+    assert check_labels("clean", ones, outputs=7, inputs=7, task="classification") == "classification"
+    assert check_labels("clean", np.zeros((3, 1), np.float32), outputs=1, inputs=7, task=None) == "regression"
+    assert check_labels("clean", None, outputs=1, inputs=7, task=None) == "regression"
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict", "misses"),
+    [
+        ((0.1, 0.2, 0.3), "passed", 0),
+        ((0.2, 0.2, 0.3), "passed", 0),  # twice its own, but no more than the slice may have
+        ((0.1, 0.2, 0.32), "passed", 0),  # more than that, but not by a tenth of its own
+        ((0.1, 0.2, 0.34), "failed", 1),
+        ((0.31, 0.31, 0.3), "failed", 2),
+    ],
+)
+def test_one_sample_of_a_regression_that_outgrows_what_is_allowed_fails_a_zero_miss_slice(errors, verdict, misses):
+    """fp32 errs by 0.1, 0.2 and 0.3, a root mean square of 0.216: the slice may have 0.238, the last sample 0.33."""
+    wanted = np.full((3, 1), 0.5, np.float32)
+    fp32 = wanted + np.array([[0.1], [0.2], [0.3]], np.float32)
+    limits = ValidationLimits(zero_miss=("surge",), maximum_error_increase=0.1)
+
+    found = compare("surge", fp32, wanted + np.array(errors, np.float32)[:, None], wanted, limits)
+
+    assert (found.verdict, found.misses) == (verdict, misses)
+
+
+def test_a_slice_that_allows_no_miss_never_passes_without_labels_however_alike_the_outputs():
+    same = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
+
+    assert compare("clean", same, same, None, LIMITS).verdict == "passed"
+    blind = compare("zero-miss-arc", same, same, None, LIMITS)
+    assert (blind.verdict, "none can be counted" in blind.reasons[-1]) == ("inconclusive", True)
+    assert compare("zero-miss-arc", same, same * 2, None, LIMITS).verdict == "failed"
 
 
 def test_wilsons_interval_matches_its_published_values():
