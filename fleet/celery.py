@@ -27,7 +27,7 @@ def wake_workers(sender: Celery, **kwargs: object) -> None:
     ):
         # A wake-up that waited behind a long build says nothing that a newer one does not say.
         sender.add_periodic_task(settings.TICK_SECONDS, sender.signature(name), name=name, expires=10)
-    sender.add_periodic_task(60, sender.signature("updates.tasks.gather_field_evidence"), name="field-evidence")
+    sender.add_periodic_task(600, sender.signature("updates.tasks.gather_field_evidence"), name="field-evidence")
     sender.add_periodic_task(3600, sender.signature("devices.tasks.keep_partitions"), name="keep-partitions")
     sender.add_periodic_task(6 * 3600, sender.signature("updates.tasks.reconcile_books"), name="reconcile-books")
     sender.add_periodic_task(3600, sender.signature("updates.tasks.collect_patches"), name="collect-patches")

@@ -20,7 +20,7 @@ def run(statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """
     if connection.in_atomic_block:
         return _run(statement, values)
-    connection.health_check_done = True
+    connection.health_check_done = True  # type: ignore[attr-defined]  # not in the stubs
     try:
         return _run(statement, values)
     except OperationalError:

@@ -182,6 +182,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_DEFAULT_QUEUE = "campaigns"
 CELERY_TASK_ROUTES = {
     "updates.tasks.build_*": {"queue": "pipeline"},
+    "updates.tasks.gather_*": {"queue": "pipeline"},
     "updates.tasks.drain_*": {"queue": "links"},
     "devices.tasks.*": {"queue": "links"},
 }

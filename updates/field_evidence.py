@@ -1,7 +1,7 @@
 """What nodes say of the images that they run, gathered from their health reports for each image and profile.
 
 Verdicts go by it: an arena that a node reports joins the evidence for the arena, a measured p99 takes the place of the
-estimate, a missed deadline refuses. One statement a minute reads the newest report of each node.
+estimate, a missed deadline refuses. One statement each ten minutes reads the newest report of each node.
 """
 
 from __future__ import annotations
