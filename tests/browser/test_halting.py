@@ -18,7 +18,6 @@ from devices.simulator.lorawan.spec import LorawanNodeSpec, LorawanSpec
 from fleet.accounts.models import Role
 from tests.browser.field import wait, worker
 from tests.browser.visitor import Visitor
-from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from tests.integration.updates.campaigns.scene import Scene, make_image
 from updates.signer import installation_signer
 

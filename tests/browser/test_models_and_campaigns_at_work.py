@@ -18,7 +18,6 @@ from fleet.accounts.models import Role
 from tests import factories
 from tests.browser.field import worker
 from tests.browser.visitor import NARROW, SIZES, Visitor, overflow, signed_in_page
-from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from updates.builds import build_due
 from updates.models import Campaign, ModelImage, ModelVersion
 from updates.signer import installation_signer

@@ -16,7 +16,6 @@ from onnx import numpy_helper
 
 from devices.models import Node
 from tests.integration.api.conftest import Caller
-from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from updates.builds import build_due
 from updates.models import ModelVersion
 
