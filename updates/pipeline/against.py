@@ -16,6 +16,8 @@ from updates.pipeline.types import Against, Choice, CurvePoint, Fit, Image, Prof
 
 # Points that may be tried before the plain image goes: each is a validation on all slices.
 _MOST_TRIED = 3
+# One hardly larger than one that failed would fail too.
+_NEXT_TRY = 1.3
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,15 @@ def near_deployed(
     else:
         return Found(tuple(images), tuple(choices), {}, (), refusals[0])
     measured = _points(bench, plain, rounded, against, {plain.data})
-    measured += _points(bench, plain, _between(bench, plain, measured), against, {point.data for point in measured})
+    known = {plain.data, *(point.data for point in measured)}
+    measured += _points(bench, plain, _between(bench, plain, measured), against, known)
     measured.append(_point(bench, against, Rounded(0.0, "new", plain.data), bench.rooms[plain.digest] / "int8-0.npy"))
     points = tuple(sorted(measured, key=lambda point: (point.patch_bytes, point.loss, point.digest)))
-    for tried, point in enumerate([one for one in points if one.within_limit]):
-        if tried == _MOST_TRIED:
-            break
+    tried, least = 0, 0.0
+    for point in points:
+        if tried == _MOST_TRIED or not point.within_limit or point.patch_bytes < least:
+            continue
+        tried, least = tried + 1, _NEXT_TRY * point.patch_bytes
         image = plain if point.strength == 0 else _image(bench, plain, point, tried)
         report = bench.proved(image)
         if report.verdict != "passed":

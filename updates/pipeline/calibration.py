@@ -186,8 +186,8 @@ def rows_of(operator: Any, name: str, values: Floats, graph: Any, most: int | No
     if most and height * width >= 2 * most:
         kept = np.arange(0, height * width, height * width // most)
         windows = windows[:, kept // width, kept % width][:, None]
-    windows = windows.astype(np.float64)
+    exact: Doubles = windows.astype(np.float64)
     if name == "CONV_2D":
-        return windows.transpose(0, 1, 2, 4, 5, 3).reshape(1, -1, channels * shape[1] * shape[2])
-    each = windows.transpose(3, 0, 1, 2, 4, 5).reshape(channels, -1, shape[1] * shape[2])
+        return exact.transpose(0, 1, 2, 4, 5, 3).reshape(1, -1, channels * shape[1] * shape[2])
+    each = exact.transpose(3, 0, 1, 2, 4, 5).reshape(channels, -1, shape[1] * shape[2])
     return each if shape[3] == channels else np.repeat(each, shape[3] // channels, axis=0)
