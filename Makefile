@@ -65,8 +65,8 @@ lint: agent ## Check style, types, import rules, migrations and the OpenAPI snap
 	$(BIN)/python -m fleet.embedded run -- $(BIN)/python manage.py openapi --check
 	$(BIN)/python -m fleet.embedded run -- $(BIN)/python manage.py state_machines --check
 
-bench: agent ## Run one benchmark: make bench NAME=campaigns [N=100000] [JSON=out.json]
-	$(BIN)/python -m fleet.embedded run -- $(BIN)/python -m tests.benchmarks $(NAME) $(if $(N),--n $(N)) $(if $(JSON),--json $(JSON))
+bench: agent ## Run one benchmark: make bench NAME=campaigns [N=100000] [MODELS=dir] [JSON=out.json]
+	$(BIN)/python -m fleet.embedded run -- $(BIN)/python -m tests.benchmarks $(NAME) $(if $(N),--n $(N)) $(if $(MODELS),--models $(MODELS)) $(if $(JSON),--json $(JSON))
 
 pins: $(STAMP) ## Compile requirements*.in into hashed pins
 	$(PIN) --allow-unsafe --output-file=requirements.txt requirements.in

@@ -2,7 +2,8 @@
 
 A benchmark is a module beside this one with `run(n: int | None) -> dict[str, float]`, which measures (`n` is its size;
 None means its usual one; one that takes networks from files has a second argument `models: Path | None`), and
-`LIMITS: dict[str, tuple[str, float]]` such as `{"tick_max_s": ("<=", 1.0)}`.
+`LIMITS: dict[str, tuple[str, float]]` such as `{"tick_max_s": ("<=", 1.0)}`; what else is asked of such networks it says in
+`limits_with(models: Path)`.
 Exit code 0: every limit is kept; 1: a figure misses its limit or is absent; 2: no such benchmark.
 """
 
@@ -69,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     module = importlib.import_module(f"tests.benchmarks.{chosen.name}")
     limits: dict[str, tuple[str, float]] = module.LIMITS
-    more = {} if chosen.models is None else {"models": chosen.models}
+    more = {}
+    if chosen.models is not None:
+        more = {"models": chosen.models}
+        limits = limits | module.limits_with(chosen.models)
     figures: dict[str, float] = module.run(chosen.n, **more)
     print(table(figures, limits))
     if chosen.json is not None:

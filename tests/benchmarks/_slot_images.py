@@ -26,6 +26,7 @@ def build_image(
     wanted = target or TargetClass()
     checked = child.run("check", "updates.pipeline.check:stage", directory, {})
     layout = child.run("convert", "updates.pipeline.convert:stage", directory, {"operators": checked["operators"]})
+    child.run("quantize", "updates.pipeline.quantize:calibrate_stage", directory, layout)
     child.run("quantize", "updates.pipeline.quantize:stage", directory, layout | {"target": asdict(wanted)})
     child.run("post_pass", "updates.pipeline.post_pass:stage", directory, {"alignment": wanted.alignment})
     return layout

@@ -22,7 +22,7 @@ from tests.benchmarks._slot_images import build_image
 from updates.patches.weight_patch import encode_patch
 from updates.pipeline import child, judge
 from updates.pipeline.convert import fp32_outputs
-from updates.pipeline.deployed_rounding import STRENGTHS, CurvePoint, Metric, Rounded, chosen, curve, metric_of
+from updates.pipeline.deployed_rounding import STRENGTHS, CurvePoint, Metric, Rounded, chosen, curve, finer, metric_of
 from updates.pipeline.integer_image import IntegerImage
 from updates.pipeline.layerwise import LayeredNetwork
 from updates.pipeline.post_pass import fuse_fully_connected_relu
@@ -30,8 +30,6 @@ from updates.pipeline.post_pass import fuse_fully_connected_relu
 LIMITS = {"ad": (">=", 12.0), "resnet8": (">=", 8.0), "mobilenet": (">=", 25.0), "kws": (">=", 5.0)}
 _CALIBRATION, _EVALUATION = 1024, 2000
 _ARENA = 1 << 20
-# A step of a fifth between neighbours near the limit: the curve is what the owner sees, this only reads it finer.
-_FINER = (0.7, 0.85, 1.2, 1.4)
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def run(n: int | None = None) -> dict[str, float]:
     for name in NAMES[: n or None]:
         with tempfile.TemporaryDirectory() as scratch:
             row = _measure(name, Path(scratch))
-        print(_table(row))
+        print(_table(row), flush=True)
         figures[name] = row.peer[1] / row.best.patch_bytes
         figures[f"{name}_over_our_plain_patch"] = row.plain / row.best.patch_bytes
     return figures
@@ -94,9 +92,7 @@ def _measure(name: str, scratch: Path) -> Row:
     near = chosen(points)
     if near is None:
         raise RuntimeError(f"{name}: no image within the limit")
-    points += curve(
-        rounded(*(near.rounded.strength * factor for factor in _FINER)), patch_bytes=patch_bytes, measure=measure
-    )
+    points += curve(rounded(*finer(near.rounded.strength, STRENGTHS)), patch_bytes=patch_bytes, measure=measure)
     best = chosen(points)
     assert best is not None
     frozen = _nearest_at_deployed_scales((place / "float.tflite").read_bytes(), base)

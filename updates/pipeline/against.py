@@ -11,11 +11,13 @@ import numpy as np
 
 from updates.pipeline import child, imaging
 from updates.pipeline.bench import Bench, room_below, side_by_side
-from updates.pipeline.deployed_rounding import Limit, Rounded, metric_of
+from updates.pipeline.deployed_rounding import Limit, Rounded, finer, metric_of
 from updates.pipeline.types import Against, Choice, CurvePoint, Fit, Image, Profile, Refused, ValidationReport
 
 # Points that may be tried before the plain image goes: each is a validation on all slices.
 _MOST_TRIED = 3
+# One hardly larger than one that failed would fail too.
+_NEXT_TRY = 1.3
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,16 @@ def near_deployed(
             refusals.append(str(refused))
     else:
         return Found(tuple(images), tuple(choices), {}, (), refusals[0])
-    points = _points(bench, plain, rounded, against)
-    for tried, point in enumerate([one for one in points if one.within_limit]):
-        if tried == _MOST_TRIED:
-            break
+    measured = _points(bench, plain, rounded, against, {plain.data})
+    known = {plain.data, *(point.data for point in measured)}
+    measured += _points(bench, plain, _between(bench, plain, measured), against, known)
+    measured.append(_point(bench, against, Rounded(0.0, "new", plain.data), bench.rooms[plain.digest] / "int8-0.npy"))
+    points = tuple(sorted(measured, key=lambda point: (point.patch_bytes, point.loss, point.digest)))
+    tried, least = 0, 0.0
+    for point in points:
+        if tried == _MOST_TRIED or not point.within_limit or point.patch_bytes < least:
+            continue
+        tried, least = tried + 1, _NEXT_TRY * point.patch_bytes
         image = plain if point.strength == 0 else _image(bench, plain, point, tried)
         report = bench.proved(image)
         if report.verdict != "passed":
@@ -76,19 +84,31 @@ def near_deployed(
     )
 
 
-def _rounded(bench: Bench, plain: Image) -> list[Rounded]:
-    room = room_below(bench.directory, f"near-{plain.digest[:12]}")
+def _rounded(bench: Bench, plain: Image, **wanted: object) -> list[Rounded]:
+    """wanted: `strengths` and `activations` where the defaults will not do."""
+    room = room_below(bench.directory, f"near-{plain.digest[:12]}" + "-finer" * bool(wanted))
     (room / "image.tflite").write_bytes(plain.data)
-    made = child.run("against", "updates.pipeline.deployed_rounding:stage", room, bench.layout)
+    made = child.run("against", "updates.pipeline.deployed_rounding:stage", room, bench.layout | wanted)
     return [Rounded(one["strength"], one["activations"], (room / one["file"]).read_bytes()) for one in made["rounded"]]
 
 
-def _points(bench: Bench, plain: Image, rounded: Sequence[Rounded], against: Against) -> tuple[CurvePoint, ...]:
-    """Smallest patch first; images that came out alike once."""
-    distinct = list({one.image: one for one in rounded if one.image != plain.data}.values())
+def _between(bench: Bench, plain: Image, points: Sequence[CurvePoint]) -> list[Rounded]:
+    """More of them near the limit, where the curve is what the owner asked for."""
+    near = min((one for one in points if one.within_limit), key=lambda point: point.patch_bytes, default=None)
+    if near is None:
+        return []
+    strengths = finer(near.strength, [one.strength for one in points if one.activations == near.activations])
+    return _rounded(bench, plain, strengths=strengths, activations=[near.activations]) if strengths else []
 
-    def outputs(index: int, one: Rounded) -> Callable[[Callable[[str], None]], Path]:
-        room = room_below(bench.directory, f"point-{index}")
+
+def _points(
+    bench: Bench, plain: Image, rounded: Sequence[Rounded], against: Against, known: set[bytes]
+) -> list[CurvePoint]:
+    """Of images that came out alike one, of `known` ones none."""
+    distinct = list({one.image: one for one in rounded if one.image not in known}.values())
+
+    def outputs(one: Rounded) -> Callable[[Callable[[str], None]], Path]:
+        room = room_below(bench.directory, f"point-{hashlib.sha256(one.image).hexdigest()}")
         (room / "image.tflite").write_bytes(one.image)
         arguments = bench.layout | {"slices": [0], "arena_bytes": plain.arena_bytes}
 
@@ -98,34 +118,32 @@ def _points(bench: Bench, plain: Image, rounded: Sequence[Rounded], against: Aga
 
         return run
 
-    done = side_by_side([outputs(index, one) for index, one in enumerate(distinct)], bench.begin)
-    measured = [(Rounded(0.0, "new", plain.data), bench.rooms[plain.digest] / "int8-0.npy")]
-    for one, path in zip(distinct, done, strict=True):
+    points = []
+    for one, path in zip(distinct, side_by_side([outputs(one) for one in distinct], bench.begin), strict=True):
         if isinstance(path, Refused):
             raise path
-        measured.append((one, path))
+        points.append(_point(bench, against, one, path))
+    return points
+
+
+def _point(bench: Bench, against: Against, one: Rounded, path: Path) -> CurvePoint:
+    """path: what the image gives on the clean slice."""
     baseline = np.load(bench.directory / "fp32-0.npy")
     labels = np.load(bench.directory / "labels-0.npy") if bench.slices[0]["labels"] else None
     limits = bench.request.limits
-    limit = Limit(limits.curve_accuracy_drop, limits.curve_error_growth)
-    points = []
-    for one, path in measured:
-        metric = metric_of(np.load(path), baseline, labels)
-        points.append(
-            CurvePoint(
-                data=one.image,
-                digest=hashlib.sha256(one.image).hexdigest(),
-                strength=one.strength,
-                activations=one.activations,
-                patch_bytes=against.patch_bytes(one.image),
-                metric=metric.name,
-                reference=metric.reference,
-                value=metric.value,
-                loss=metric.loss,
-                within_limit=limit.keeps(metric),
-            )
-        )
-    return tuple(sorted(points, key=lambda point: (point.patch_bytes, point.loss, point.digest)))
+    metric = metric_of(np.load(path), baseline, labels)
+    return CurvePoint(
+        data=one.image,
+        digest=hashlib.sha256(one.image).hexdigest(),
+        strength=one.strength,
+        activations=one.activations,
+        patch_bytes=against.patch_bytes(one.image),
+        metric=metric.name,
+        reference=metric.reference,
+        value=metric.value,
+        loss=metric.loss,
+        within_limit=Limit(limits.curve_accuracy_drop, limits.curve_error_growth).keeps(metric),
+    )
 
 
 def _image(bench: Bench, plain: Image, point: CurvePoint, number: int) -> Image:

@@ -165,27 +165,29 @@ def _covariance_values(name: str, shape: Any) -> int:
 
 
 def rows_of(operator: Any, name: str, values: Floats, graph: Any, most: int | None = ROWS_PER_SAMPLE) -> Doubles:
-    """The rows that meet the weights, (g, rows, k): the im2col of one sample, thinned out evenly to about `most`."""
+    """The rows that meet the weights, (g, rows, k): the im2col of samples (n, ...), each thinned out evenly to about
+    `most`."""
     shape = [int(length) for length in graph.tensors[int(operator.inputs[1])].shape]
     if name == "FULLY_CONNECTED":
         return values.astype(np.float64).reshape(1, -1, shape[1])
     options = operator.builtinOptions
     steps, dilations = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
-    image = values[0].astype(np.float64)
     padding, spans = [], []
-    for size, kernel, step, dilation in zip(image.shape[:2], shape[1:3], steps, dilations, strict=True):
+    for size, kernel, step, dilation in zip(values.shape[1:3], shape[1:3], steps, dilations, strict=True):
         span = (kernel - 1) * dilation + 1
         same = options.padding == schema.Padding.SAME
         total = max((-(-size // step) - 1) * step + span - size, 0) if same else 0
         padding.append((total // 2, total - total // 2))
         spans.append(span)
-    padded = np.pad(image, (*padding, (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(0, 1))[:: steps[0], :: steps[1]]
-    windows = windows[..., :: dilations[0], :: dilations[1]]  # (h, w, channels, kernel h, kernel w)
-    channels = windows.shape[2]
-    flat = windows.reshape(-1, channels, *windows.shape[3:])
-    flat = flat[:: max(1, len(flat) // most) if most else 1]
+    padded = np.pad(values, ((0, 0), *padding, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(1, 2))[:, :: steps[0], :: steps[1]]
+    windows = windows[..., :: dilations[0], :: dilations[1]]  # (n, h, w, channels, kernel h, kernel w)
+    height, width, channels = windows.shape[1:4]
+    if most and height * width >= 2 * most:
+        kept = np.arange(0, height * width, height * width // most)
+        windows = windows[:, kept // width, kept % width][:, None]
+    exact: Doubles = windows.astype(np.float64)
     if name == "CONV_2D":
-        return flat.transpose(0, 2, 3, 1).reshape(1, len(flat), -1)
-    repeated = np.repeat(flat, shape[3] // channels, axis=1)
-    return repeated.reshape(len(flat), shape[3], -1).transpose(1, 0, 2)
+        return exact.transpose(0, 1, 2, 4, 5, 3).reshape(1, -1, channels * shape[1] * shape[2])
+    each = exact.transpose(3, 0, 1, 2, 4, 5).reshape(channels, -1, shape[1] * shape[2])
+    return each if shape[3] == channels else np.repeat(each, shape[3] // channels, axis=0)

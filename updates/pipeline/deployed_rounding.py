@@ -34,7 +34,11 @@ Doubles = npt.NDArray[np.float64]
 Scales = Literal["base", "new"]
 
 # 1: a bit a weight is worth a hundredth of the output's power.
-STRENGTHS = (0.1, 0.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+STRENGTHS = (0.25, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+# New activation scales move every bias of their layers: half as many points show whether they are worth that.
+_STRENGTHS_AT = {"base": STRENGTHS, "new": STRENGTHS[::2]}
+# What a layer loses the next ones partly make good: each of the next three is taken to leave so much of it.
+_LEFT_BY_A_LAYER, _LAYERS_THAT_REGAIN = 0.7, 3
 _POWER_A_BIT = 0.01
 _MOST_SAMPLES, _MOST_ACTIVATION_BYTES = 1024, 256 << 20
 _PROBES, _PROBE_NOISE = 16, 0.01
@@ -109,6 +113,13 @@ def chosen(points: Sequence[CurvePoint]) -> CurvePoint | None:
     return min((point for point in points if point.within_limit), key=lambda point: point.patch_bytes, default=None)
 
 
+def finer(strength: float, strengths: Iterable[float]) -> tuple[float, ...]:
+    """Three even steps from the chosen strength to the next of those tried: what is smaller still and within the limit
+    lies there. None where nothing stronger was tried."""
+    above = min((one for one in strengths if one > strength), default=strength)
+    return tuple(strength * (above / strength) ** (step / 4) for step in (1, 2, 3)) if above > strength > 0 else ()
+
+
 def metric_of(outputs: Floats, baseline: Floats, labels: npt.NDArray[Any] | None) -> Metric:
     """outputs: of the image on the evaluation inputs, (n, ...); baseline: of the fp32 model. labels: classes (n,) for
     accuracy; float targets of the outputs' shape for their mean squared error; without, the error is against the
@@ -142,7 +153,10 @@ class Deployed:
         self._outputs = self._network.run(self._inputs, self._observed, self._spread_of)
         self._power = float(np.mean(self._outputs.astype(np.float64) ** 2))
         self._weights = sum(layer.weights.size for layer in self._network.layers.values())
-        self._worth = [self._sensitivity(index) for index in range(len(self._spread))]
+        self._worth = [
+            self._sensitivity(index) * _LEFT_BY_A_LAYER ** min(_LAYERS_THAT_REGAIN, len(self._spread) - 1 - index)
+            for index in range(len(self._spread))
+        ]
 
     @property
     def activations(self) -> tuple[Scales, ...]:
@@ -152,26 +166,23 @@ class Deployed:
 
     def rounded(self, strength: float, activations: Scales = "base") -> Rounded:
         """strength: 0 (rounded for accuracy alone), 0.1 (hardly noticed) to 100 (little changes)."""
-        source = self._base if activations == "base" else self._image
         made = IntegerImage(bytes(self._base.data))
         made.take_constants(self._image)
         if activations == "new":
-            made.take_activations(self._image)
+            made.take_outgrown_activations(self._image, _OUTGROWN)
         bit = strength * _POWER_A_BIT * self._power / self._weights
 
         def choose(layer: Layer, inputs: Floats) -> tuple[Floats, Doubles, Doubles]:
-            taken = source.as_taken(layer.index, inputs)
-            return taken, *self._choose(layer, taken, made, source, bit)
+            taken = made.as_taken(layer.index, inputs)
+            return taken, *self._choose(layer, taken, made, bit)
 
         self._network.run(self._inputs, choose)
         return Rounded(strength, activations, bytes(made.data))
 
-    def _choose(
-        self, layer: Layer, taken: Floats, made: IntegerImage, source: IntegerImage, bit: float
-    ) -> tuple[Doubles, Doubles]:
+    def _choose(self, layer: Layer, taken: Floats, made: IntegerImage, bit: float) -> tuple[Doubles, Doubles]:
         """Chooses a layer's integers, writes them into `made` and gives them back as floats."""
         old = self._base.linear(layer.index)
-        step = source.input_scale(layer.index)
+        step = made.input_scale(layer.index)
         scale = old.scale
         wanted, deployed = layer.weights / scale[:, None], old.weights
         if old.bias is not None:
@@ -251,7 +262,7 @@ def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     near = Deployed(network, image, base, moved)
     found: list[dict[str, Any]] = []
     for activations in arguments.get("activations", near.activations):
-        for strength in arguments.get("strengths", STRENGTHS):
+        for strength in arguments.get("strengths", _STRENGTHS_AT[activations]):
             one = near.rounded(strength, activations)
             file = f"near-{len(found)}.tflite"
             (directory / file).write_bytes(one.image)

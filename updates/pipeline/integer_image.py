@@ -116,10 +116,12 @@ class IntegerImage:
                 self._buffer(place)[:] = other._buffer(place)
                 self._take_quantization(place, other)
 
-    def take_activations(self, other: IntegerImage) -> None:
-        """The scales and zero points of everything that is computed, from an image of the same graph."""
+    def take_outgrown_activations(self, other: IntegerImage, growth: float) -> None:
+        """The scales and zero points of what is computed, where in an image of the same graph they are `growth` times
+        larger. Where an operator hands a scale on, both sides grow alike."""
         for place in range(len(self.tables.subgraphs[0].tensors)):
-            if not self._buffer(place).size:
+            grown = other._largest_scale(place) > growth * self._largest_scale(place)
+            if grown and not self._buffer(place).size:
                 self._take_quantization(place, other)
 
     def _take_quantization(self, place: int, other: IntegerImage) -> None:
@@ -142,6 +144,11 @@ class IntegerImage:
     def _scale(self, place: int) -> npt.NDArray[np.float32]:
         found: npt.NDArray[np.float32] = self._tensor(place).Quantization().ScaleAsNumpy()
         return found
+
+    def _largest_scale(self, place: int) -> float:
+        """0 where a tensor has none."""
+        quantization = self._tensor(place).Quantization()
+        return 0.0 if quantization is None else float(np.max(quantization.ScaleAsNumpy(), initial=0.0))
 
     def _biases(self, place: int) -> npt.NDArray[Any]:
         wide = self.tables.subgraphs[0].tensors[place].type == schema.TensorType.INT64

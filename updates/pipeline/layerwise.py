@@ -18,6 +18,8 @@ from updates.pipeline.post_pass import operator_name, pack, unpack
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+# 2 MB of rows: more falls out of the processor's cache.
+_MOST_VALUES_AT_ONCE = 1 << 18
 LINEAR = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _ACTIVATIONS = {0: (-np.inf, np.inf), 1: (0.0, np.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
@@ -107,10 +109,15 @@ class LayeredNetwork:
         return np.concatenate(found).reshape(len(inputs), *shape[1:])
 
     def rows(self, layer: Layer, inputs: Floats, *, most: int | None) -> Iterator[Doubles]:
-        """What meets a layer's weights, (g, rows, k) each: of all samples at once where they are rows already."""
-        parts = (inputs,) if layer.kind == "FULLY_CONNECTED" else (sample[None] for sample in inputs)
-        for part in parts:
-            yield rows_of(layer.operator, layer.kind, part, self.graph, most)
+        """What meets a layer's weights, (g, rows, k) each, of as many samples at once as the memory has room for."""
+        weights = self.graph.tensors[int(layer.operator.inputs[1])].shape
+        out = self.graph.tensors[int(layer.operator.outputs[0])].shape
+        positions = 1 if layer.kind == "FULLY_CONNECTED" else int(out[1]) * int(out[2])
+        taps = 1 if layer.kind == "FULLY_CONNECTED" else int(weights[1]) * int(weights[2])
+        values = positions * taps * int(inputs.shape[-1])
+        some = max(1, _MOST_VALUES_AT_ONCE // values)
+        for start in range(0, len(inputs), some):
+            yield rows_of(layer.operator, layer.kind, inputs[start : start + some], self.graph, most)
 
     def _other(self, at: int, values: dict[int, Floats]) -> Floats:
         interpreter, sources = self._alone_at(at)

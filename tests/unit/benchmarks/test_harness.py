@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 import tests.benchmarks
+from tests.benchmarks import pipeline
 from tests.benchmarks.__main__ import main
 
 Plant = Callable[[dict[str, float], dict[str, tuple[str, float]]], list[int | None]]
@@ -64,6 +65,23 @@ def test_an_absent_figure_fails(plant: Plant, capsys: pytest.CaptureFixture[str]
     plant({}, {"campaign_10k_s": ("<=", 10.0)})
     assert main(["sample"]) == 1
     assert "absent" in capsys.readouterr().out
+
+
+def test_networks_from_files_bring_limits_of_their_own(plant: Plant, tmp_path: Path) -> None:
+    plant({}, {"ratio": (">=", 1.0)})
+    module = sys.modules["tests.benchmarks.sample"]
+    figures = {"ratio": 2.0, "found_db": 39.0}
+    module.__dict__.update(run=lambda n, models=None: figures, limits_with=lambda models: {"found_db": (">=", 40.0)})
+
+    assert main(["sample"]) == 0
+    assert main(["sample", "--models", str(tmp_path)]) == 1
+
+
+def test_only_networks_that_are_there_are_held_to_their_noise(tmp_path: Path) -> None:
+    (tmp_path / "resnet8_fp32.onnx").touch()
+    (tmp_path / "unknown_fp32.onnx").touch()
+
+    assert pipeline.limits_with(tmp_path) == {"resnet8_sqnr_db": (">=", 18.5)}
 
 
 @pytest.mark.parametrize("sign", ["<=", ">=", "=="])

@@ -24,6 +24,7 @@ from updates.pipeline.deployed_rounding import (
     Rounded,
     chosen,
     curve,
+    finer,
     metric_of,
 )
 from updates.pipeline.quantize import best, decisive_outputs, observe
@@ -120,13 +121,20 @@ def test_at_the_deployed_scales_nothing_but_weights_and_biases_changes():
     )
 
 
-def test_with_new_scales_the_activations_are_those_of_the_plain_image():
-    _, plain, near = scene("ds_cnn")
-    wanted, found = (post_pass.unpack(image) for image in (plain, near.rounded(1.0, "new").image))
+def test_where_values_outgrew_their_scales_those_are_new_and_all_others_stay():
+    base, plain, near = scene("ds_cnn")
+    deployed, wanted, found = (post_pass.unpack(image) for image in (base, plain, near.rounded(1.0, "new").image))
+    outgrown = []
 
-    for one, other in zip(wanted.subgraphs[0].tensors, found.subgraphs[0].tensors, strict=True):
-        if wanted.buffers[one.buffer].data is None:
-            assert np.array_equal(one.quantization.scale, other.quantization.scale)
+    for old, new, one in zip(
+        deployed.subgraphs[0].tensors, wanted.subgraphs[0].tensors, found.subgraphs[0].tensors, strict=True
+    ):
+        if deployed.buffers[old.buffer].data is None:
+            outgrown.append(bool(new.quantization.scale[0] > 1.1 * old.quantization.scale[0]))
+            assert np.array_equal(one.quantization.scale, (new if outgrown[-1] else old).quantization.scale)
+            assert np.array_equal(one.quantization.zeroPoint, (new if outgrown[-1] else old).quantization.zeroPoint)
+    assert any(outgrown)
+    assert not all(outgrown)
 
 
 def test_rounding_for_accuracy_alone_is_as_true_as_the_plain_image():
@@ -134,12 +142,19 @@ def test_rounding_for_accuracy_alone_is_as_true_as_the_plain_image():
     _, second, _, fresh = floats("ds_cnn")
     wanted = decisive_outputs(second, fresh)
 
-    # Whether the deployed scales clip the new version hangs on a tie in how the base was quantized; new scales are offered then.
-    images = [near.rounded(0.0, scales).image for scales in near.activations]
-    free = max(sqnr_db(wanted, decisive_outputs(image, fresh)) for image in images)
+    # Whether the deployed scales clip the new version hangs on a tie in how the base was quantized; new ones are offered then.
+    free = {
+        scales: sqnr_db(wanted, decisive_outputs(near.rounded(0.0, scales).image, fresh)) for scales in near.activations
+    }
 
-    assert free > sqnr_db(wanted, decisive_outputs(plain, fresh)) - 3
-    assert free > sqnr_db(wanted, decisive_outputs(base, fresh)) + 10
+    assert max(free.values()) > sqnr_db(wanted, decisive_outputs(plain, fresh)) - 3, free
+    assert min(free.values()) > sqnr_db(wanted, decisive_outputs(base, fresh)) + 10, free
+
+
+def test_the_next_points_lie_between_the_chosen_one_and_the_next_stronger():
+    assert finer(4.0, (0.5, 4.0, 64.0)) == pytest.approx((8.0, 16.0, 32.0))
+    assert finer(64.0, (0.5, 4.0, 64.0)) == ()
+    assert finer(0.0, (0.0, 4.0)) == ()
 
 
 def test_an_image_of_another_network_is_refused_with_what_differs():

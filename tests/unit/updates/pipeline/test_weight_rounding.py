@@ -125,3 +125,24 @@ def test_layers_beyond_the_memory_limit_are_rounded_to_nearest(monkeypatch):
     assert sorted(one.covariance.shape[-1] for one in bounded.moments.values()) == [8, 128]
     image, _ = best(model, inputs, bounded, TargetClass())
     assert len(image) == len(best(model, inputs, observed, TargetClass())[0])
+
+
+@pytest.mark.parametrize("most", [None, 4])
+def test_rows_of_many_samples_are_those_of_each_one_after_the_other(most):
+    model = post_pass.unpack(scene("ds_cnn")[0])
+    graph = model.subgraphs[0]
+    random = np.random.default_rng(3)
+    seen = set()
+    for operator in graph.operators:
+        kind = post_pass.operator_name(model, operator)
+        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            continue
+        shape = [int(length) for length in graph.tensors[int(operator.inputs[0])].shape][1:]
+        values = random.normal(size=(3, *shape)).astype(np.float32)
+
+        rows = calibration.rows_of(operator, kind, values, graph, most)
+
+        alone = [calibration.rows_of(operator, kind, sample[None], graph, most) for sample in values]
+        np.testing.assert_array_equal(rows, np.concatenate(alone, axis=1))
+        seen.add(kind)
+    assert len(seen) == 3
