@@ -1,6 +1,6 @@
 """Four networks of MLPerf Tiny's sizes, each learned on clean data and then wholly fine-tuned where the data has drifted.
 
-Numpy and seeds only: the same networks everywhere, in about two minutes, kept under var/. Sensors drift here as they do in
+Numpy and seeds only: the same networks everywhere, in three minutes of one core, kept under var/. Sensors drift here as in
 the field: another background, a shifted level, a changed gain, more noise.
 """
 

@@ -251,7 +251,7 @@ class Deployed:
             second = second + z.transpose(0, 2, 1) @ z
             lost = lost + (x - z).transpose(0, 2, 1) @ z
             count += z.shape[1]
-        return Fed(second / count, lost / count)
+        return Fed(second / count, lost / count, count)
 
 
 def stage(directory: Path, arguments: dict[str, Any]) -> dict[str, Any]:

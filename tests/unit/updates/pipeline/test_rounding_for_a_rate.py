@@ -110,3 +110,20 @@ def test_channels_with_inputs_of_their_own_are_rounded_each_by_its_own():
     dear = rounded(slice(0, 3), 50.0)
     assert (dear[0] == 0).sum() > (dear[2] == 0).sum()
     assert np.array_equal(rounded(slice(0, 3), 0.0), np.concatenate([rounded(slice(i, i + 1), 0.0) for i in range(3)]))
+
+
+def test_from_few_samples_less_is_learnt_from_chance():
+    ratios = []
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        wanted = random.normal(0, 20, (6, 40))
+        few, others = random.normal(0, 1, (30, 40)), random.normal(0, 1, (500, 40))
+        moments = (few.T @ few / len(few))[None]
+
+        knowing, trusting = (
+            towards(wanted, np.rint(wanted) + 3, Fed(moments, 0 * moments, rows), free(6) + 1, limit=127, bias=False)
+            for rows in (len(few), np.inf)
+        )
+        ratios.append(error(wanted, knowing, others) / error(wanted, trusting, others))
+
+    assert np.exp(np.mean(np.log(ratios))) < 0.8, ratios
