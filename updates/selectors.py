@@ -9,9 +9,10 @@ from statistics import median
 from typing import Any
 
 from django.db.models import Case, Count, OuterRef, Prefetch, QuerySet, Subquery, Sum, When
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Substr
 
 from devices.models import Delivery, HardwareProfile, Node
+from devices.services import PREFIX_DIGITS
 from updates.campaigns import attention
 from updates.models import Campaign, Fit, ModelImage, ModelVersion, NodeUpdate, ReconcileRun, Tally, UpdateEvent, Wave
 from updates.pipeline.types import HeldClass
@@ -99,11 +100,13 @@ def held_classes(profiles: Sequence[HardwareProfile]) -> dict[tuple[int, int], H
     """By profile and family: the class of the family's image that most nodes of the profile run. Two queries, one of which
     reads each node of the profiles."""
     running = Node.objects.filter(profile__in=profiles).exclude(active_digest="").order_by()
-    counts = list(running.values_list("profile_id", "active_digest").annotate(nodes=Count("id")))
+    # Some links report the whole digest, some its beginning.
+    prefix = Substr("active_digest", 1, PREFIX_DIGITS)
+    counts = list(running.values_list("profile_id", prefix).annotate(nodes=Count("id")))
     images = images_by_prefix(digest for _, digest, _ in counts)
     found: dict[tuple[int, int], HeldClass] = {}
     for profile_id, digest, _ in sorted(counts, key=lambda row: (-row[2], row[1])):
-        image = images.get(digest[:8])
+        image = images.get(digest)
         if image is not None and image.runtime == "tflm":
             found.setdefault((profile_id, image.version.family_id), (image.precision, image.granularity))
     return found

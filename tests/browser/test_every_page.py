@@ -81,6 +81,7 @@ NO_PAGES = {
     ),
     *("oidc-login", "oidc-callback", "logout", "account-sessions-end", "token-revoke", "user-role", "user-activate"),
     *("user-deactivate", "user-password", "user-unlock", "audit-export", "version-dossier-file"),
+    "version-judge-again",
     "image-guard",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from devices.models import Offering, UnknownEndpoint
 from fleet.blobs.models import Blob, store
 from tests.integration.domain import factories as make
 from tests.integration.domain.race import race
-from updates.models import Fit, ModelVersion, NodeUpdate, Tally
+from updates.models import FieldEvidence, Fit, ModelVersion, NodeUpdate, Tally
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -41,6 +42,11 @@ def unknown_endpoint() -> object:
     )
 
 
+def field_evidence(**fields: Any) -> FieldEvidence:
+    numbers = dict.fromkeys(("nodes", "arena_nodes", "p99_nodes", "inferences", "deadline_misses", "missing_nodes"), 0)
+    return FieldEvidence.objects.create(**numbers, changed_at=datetime(2026, 11, 23, tzinfo=UTC), **fields)
+
+
 # Each entry builds what both attempts share, and returns the two.
 NAMED: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
     "node_once_a_campaign": lambda: twice(make.node_update, wave=make.wave(), node=make.node()),
@@ -48,6 +54,7 @@ NAMED: dict[str, Callable[[], tuple[Attempt, Attempt]]] = {
     "version_name_once_a_family": lambda: twice(make.version, family=make.family(), name="1.0"),
     "image_once_a_target_class": lambda: twice(make.image, version=make.version()),
     "fit_once": lambda: twice(Fit.objects.create, profile=make.profile(), image=make.image(), fits=True, numbers={}),
+    "field_evidence_once": lambda: twice(field_evidence, image=make.image(), profile=make.profile()),
     "patch_once_a_pair_and_decoder": lambda: twice(make.patch, base=make.image(), target=make.image()),
     "one_live_rollback_a_campaign": lambda: twice(make.rollback, of=make.campaign()),
     "wave_index_once": lambda: twice(make.wave, campaign=make.campaign(), index=0),

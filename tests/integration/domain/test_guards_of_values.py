@@ -40,6 +40,7 @@ CHECKS: dict[str, Callable[[], Callable[[], int]]] = {
     "session_numbers_from_one": lambda: change(make.fragment_session(), next_number=0),
     "version_state_is_known": lambda: change(make.version(), state="lost"),
     "version_refusal_has_a_reason": lambda: change(make.version(), state="refused"),
+    "version_judged_again_is_ready": lambda: change(make.version(state="uploaded"), judge_again=True),
     "saved_view_has_a_name": lambda: change(make.saved_view(), name=""),
     "patch_state_is_known": lambda: change(make.patch(), state="lost"),
     "patch_between_two_images": lambda: change(make.patch(), base=F("target")),

@@ -95,6 +95,7 @@ def test_what_the_late_profile_wants_is_proved_and_may_be_sent_and_other_verdict
     assert judge_due(NOW, 1) == 0
 
 
+@pytest.mark.long
 def test_images_with_the_alignment_of_a_late_profile_are_built_beside_the_others() -> None:
     version = built()
     late = late_profile(cache_line_bytes=64)

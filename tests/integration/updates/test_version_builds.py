@@ -249,6 +249,7 @@ def test_a_bad_upload_is_refused_by_field_and_nothing_is_stored(
     assert not ModelVersion.objects.exists()
 
 
+@pytest.mark.long
 def test_where_the_owner_gives_accuracy_for_bytes_the_image_near_the_deployed_one_ships(db: None) -> None:
     ensure_family(name="imu", limits={"curve_accuracy_drop": 0.02}, actor="test")
     profile = HardwareProfile.objects.create(
