@@ -157,6 +157,7 @@ class FarEnd:
         node.taken[update.pk] += 1
         self._say(pk, LinkEventKind.DELIVERED, **about)
         if update.campaign.sequence < node.sequence:
+            node.failed[update.pk] += 1
             node.report(NodeState.REJECTED, update.campaign.sequence, Cause.LOWER_SEQUENCE)
             self.speak(pk)
             return
@@ -172,6 +173,7 @@ class FarEnd:
         node.staged = None
         if state != DeliveryState.DELIVERED or node.standby != update.image.digest:
             Delivery.objects.filter(pk=delivery.pk).update(state=DeliveryState.FAILED)
+            node.failed[update.pk] += 1
             self._say(pk, LinkEventKind.FAILED, cause="command-refused", **about)
             return True
         node.active, node.standby = node.standby, node.active
