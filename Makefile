@@ -27,7 +27,7 @@ demo: agent ## Start everything and watch a campaign: make demo ARGS="--headless
 	$(BIN)/python -m demo $(ARGS)
 
 # Three processes side by side, each with servers of its own; with ARGS one that runs what they name. The browser waits most
-# of the time, and its loop slows down whatever else runs in its process.
+# of the time, so two cores have work for a third.
 FIRST_HALF := tests/integration/devices tests/integration/lorawan tests/integration/updates
 test: agent ## Run the tests (under 10 minutes): make test [ARGS="tests/unit -k name"]
 ifdef ARGS
