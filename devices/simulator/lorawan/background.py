@@ -19,15 +19,24 @@ class BackgroundChirpStack:
     """`with BackgroundChirpStack(directory) as stand_in`: listens on a free port of 127.0.0.1; ends with the block.
 
     `address` is HOST:PORT, `token` an administrator's API key. Without `spec` it is a ChirpStack without nodes.
+    With `nodes_wait` they are not powered before `call(LorawanFleet.start_nodes)`: an application that is set up in
+    between misses none of their events.
     """
 
     def __init__(
-        self, directory: Path, spec: LorawanSpec | None = None, *, time_scale: float = 60.0, seed: int = 1
+        self,
+        directory: Path,
+        spec: LorawanSpec | None = None,
+        *,
+        time_scale: float = 60.0,
+        seed: int = 1,
+        nodes_wait: bool = False,
     ) -> None:
         """Raises SpecInvalid."""
         self._spec = spec or LorawanSpec()
         check_network(self._spec)
         self._directory, self._time_scale, self._seed = directory, time_scale, seed
+        self._nodes_wait = nodes_wait
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="stand-in ChirpStack", daemon=True)
@@ -76,6 +85,8 @@ class BackgroundChirpStack:
     async def _live(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self.fleet = LorawanFleet(self._spec, time_scale=self._time_scale, seed=self._seed, directory=self._directory)
-        await self.fleet.start("127.0.0.1:0")
+        await self.fleet.listen("127.0.0.1:0")
+        if not self._nodes_wait:
+            self.fleet.start_nodes()
         self._ready.set()
         await self.fleet.run(self._stop)

@@ -57,7 +57,14 @@ class LorawanFleet:
 
     async def start(self, address: str) -> None:
         """Listen on HOST:PORT and let the nodes live. Raises OSError where the address is taken."""
+        await self.listen(address)
+        self.start_nodes()
+
+    async def listen(self, address: str) -> None:
+        """A network server whose nodes are not powered yet. Raises OSError where the address is taken."""
         await self.chirpstack.start(address)
+
+    def start_nodes(self) -> None:
         for node in self.nodes.values():
             node.start()
 

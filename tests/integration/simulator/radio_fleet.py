@@ -89,11 +89,12 @@ def scene(
     )
     receiver = Receiver()
     try:
-        with BackgroundChirpStack(directory, spec, time_scale=time_scale, seed=seed) as stand_in:
+        with BackgroundChirpStack(directory, spec, time_scale=time_scale, seed=seed, nodes_wait=True) as stand_in:
             application = Application(stand_in.address, stand_in.token)
             try:
                 for key in stand_in.call(_applications):
                     application.integrate(key, receiver.url, encoding)
+                stand_in.call(LorawanFleet.start_nodes)
                 yield Scene(stand_in, application, receiver)
             finally:
                 application.close()
