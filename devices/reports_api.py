@@ -23,7 +23,8 @@ AHEAD = timedelta(minutes=5)
 
 class ReportIn(Strict):
     """`report`: the bytes of a state report or of a part of a health report (docs/wire-contract.md), in hex. `holds`: the
-    whole digest of the image that the node runs, empty for none; a report of success is believed by it alone."""
+    whole digest of the image that the node runs, empty for none; a report of success is believed by it alone, and one
+    without it decides nothing."""
 
     endpoint: str = Field(max_length=64, pattern=r"^[!-~]+$")
     report: str | None = Field(None, pattern=r"^([0-9a-fA-F]{2}){1,512}$")

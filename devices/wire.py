@@ -106,6 +106,11 @@ def decode_state(data: bytes) -> StateReport:
     return StateReport(state, cause, data[2:6], data[6:10], data[10])
 
 
+def claims_success(report: bytes) -> bool:
+    """Whether a report is a state report that says CONFIRMED; its other bytes may be wrong."""
+    return report[:1] == bytes([_STATE_KIND << 4 | NodeState.CONFIRMED])
+
+
 def is_health_part(report: bytes) -> bool:
     """Whether a report is a part of a health report and not a state report."""
     return bool(report) and report[0] >> 4 == _HEALTH_KIND

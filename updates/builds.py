@@ -1,21 +1,14 @@
-"""From an upload to images with fits and a validation report, or to a refusal with its reason.
-
-Builds are leased from PostgreSQL: any worker may take one up, and one that was killed loses its lease, never the work.
-"""
+"""From an upload to images with fits and a validation report, or to a refusal with its reason."""
 
 from __future__ import annotations
 
 import math
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
-from django.db import connection, transaction
-from django.db.models import Count, Q
+from django.db import transaction
+from django.db.models import Count, Q, QuerySet
 
 from devices.models import FirmwareBuild, HardwareProfile, KnownImage, Node
 from devices.services import PrefixClash, register_image
@@ -25,6 +18,7 @@ from fleet.operations.services import observe
 from fleet.operations.stopwatch import Stopwatch
 from updates import models
 from updates.fits import fit_images
+from updates.leases import MAXIMUM_ATTEMPTS, Work, held, work_off
 from updates.models import ModelFamily, ModelImage, ModelVersion
 from updates.pipeline import build as pipeline
 from updates.pipeline.choice import noise_db
@@ -48,9 +42,6 @@ from updates.radio_costs import against, transfer
 from updates.selectors import held_classes, images_by_prefix
 from updates.states import VersionState
 
-LEASE = timedelta(minutes=2)
-RENEW_EVERY_S = 20.0
-MAXIMUM_ATTEMPTS = 3
 # Which of the fleet's images are looked at for the one that most nodes of a family hold.
 _MOST_HELD = 200
 _KEPT_FACTS = ("arena_estimates", "work")
@@ -61,97 +52,51 @@ def build_due(now: datetime, limit: int = 1) -> int:
 
     Raises what no pipeline stage foresaw, with the lease given back: the next call tries again, three times in all.
     """
-    ended = 0
-    for _ in range(limit):
-        version = _lease_version(now)
-        if version is None:
-            return ended
-        if version.state == VersionState.BUILDING:
-            _build(version, now)
-        ended += 1
-    return ended
+    return work_off(_BUILDING, now, limit)
 
 
-def _lease_version(now: datetime) -> ModelVersion | None:
-    with transaction.atomic():
-        version = (
-            ModelVersion.objects.select_for_update(skip_locked=True, of=("self",))
-            .select_related("family")
-            .filter(state__in=[VersionState.UPLOADED, VersionState.BUILDING])
-            .filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now))
-            .order_by("id")
-            .first()
-        )
-        if version is None:
-            return None
-        if version.attempts >= MAXIMUM_ATTEMPTS:
-            _refuse(
-                version,
-                stage=version.stage,
-                code="no_verdict",
-                field="onnx",
-                message=f"the build ended without a verdict {MAXIMUM_ATTEMPTS} times",
-                fix="make the model smaller, or report this with the model attached",
-            )
-            return version
-        version.state, version.attempts = VersionState.BUILDING, version.attempts + 1
-        version.lease_until, version.progress_percent, version.build_started_at = now + LEASE, 0, now
-        version.save(update_fields=["state", "attempts", "lease_until", "progress_percent", "build_started_at"])
-    return version
+def _begin(now: datetime) -> dict[str, Any]:
+    return {"state": VersionState.BUILDING, "progress_percent": 0, "build_started_at": now}
 
 
-def _build(version: ModelVersion, now: datetime) -> None:
-    # The number of the attempt fences: a worker that lost its lease writes to no row.
-    mine = ModelVersion.objects.filter(pk=version.pk, state=VersionState.BUILDING, attempts=version.attempts)
+def _give_up(version: ModelVersion) -> None:
+    _refuse(
+        version,
+        stage=version.stage,
+        code="no_verdict",
+        field="onnx",
+        message=f"the build ended without a verdict {MAXIMUM_ATTEMPTS} times",
+        fix="make the model smaller, or report this with the model attached",
+    )
 
+
+def _build(version: ModelVersion, mine: QuerySet[ModelVersion], now: datetime) -> None:
     stopwatch = Stopwatch(lambda stage, seconds: observe("build_seconds", stage, seconds))
 
     def report_progress(stage: str, fraction: float) -> None:
         stopwatch.begin(stage)
         mine.update(stage=stage, progress_percent=round(100 * fraction))
 
-    began = time.monotonic()
-    with renewing(lambda: mine.update(lease_until=now + timedelta(seconds=time.monotonic() - began) + LEASE)):
+    with held(mine, now) as clock:
         try:
             result = pipeline.build(build_request(version), report_progress)
             with transaction.atomic():
-                if held := mine.select_for_update(of=("self",)).select_related("family").first():
-                    _store(held, result, now + timedelta(seconds=time.monotonic() - began))
+                if current := mine.select_for_update(of=("self",)).select_related("family").first():
+                    _store(current, result, clock())
         except Refused as refused:
             with transaction.atomic():
-                if held := mine.select_for_update(of=("self",)).select_related("family").first():
-                    _refuse(held, **vars(refused))
-        except BaseException:
-            mine.update(lease_until=now)
-            raise
+                if current := mine.select_for_update(of=("self",)).select_related("family").first():
+                    _refuse(current, **vars(refused))
 
 
-@contextmanager
-def renewing(renew: Callable[[], object]) -> Iterator[None]:
-    """Renews the lease from a thread: one stage may take longer than a lease lasts."""
-    done = threading.Event()
-
-    def run() -> None:
-        try:
-            while not done.wait(RENEW_EVERY_S):
-                renew()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=run, name="renew-lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+_BUILDING = Work(Q(state__in=[VersionState.UPLOADED, VersionState.BUILDING]), _build, _give_up, _begin)
 
 
 def build_request(version: ModelVersion) -> BuildRequest:
     """Of a version's own files, for all profiles that run images of ours."""
     family = version.family
     hardware = list(HardwareProfile.objects.filter(runtime="tflm"))
-    held, profiles = held_classes(hardware), tuple(pipeline_profile(one) for one in hardware)
+    classes, profiles = held_classes(hardware), tuple(pipeline_profile(one) for one in hardware)
     return BuildRequest(
         onnx=load(version.onnx_id),
         calibration=load(version.calibration_id),
@@ -164,7 +109,7 @@ def build_request(version: ModelVersion) -> BuildRequest:
         signal=Signal.of(family.signal),
         against=_against(family),
         contract=frozenset(FirmwareBuild.objects.values_list("io_hash", flat=True)),
-        held={one.name: held[one.pk, family.pk] for one in hardware if (one.pk, family.pk) in held},
+        held={one.name: classes[one.pk, family.pk] for one in hardware if (one.pk, family.pk) in classes},
     )
 
 
@@ -172,8 +117,8 @@ def _against(family: ModelFamily) -> Against | None:
     """The image of the family that most nodes hold, where the owner has said what a smaller patch may cost."""
     if not CURVE_LIMITS & family.limits.keys():
         return None
-    held = Node.objects.exclude(active_digest="").values_list("active_digest").annotate(nodes=Count("id"))
-    digests = [digest for digest, _ in held.order_by("-nodes", "active_digest")[:_MOST_HELD]]
+    counted = Node.objects.exclude(active_digest="").values_list("active_digest").annotate(nodes=Count("id"))
+    digests = [digest for digest, _ in counted.order_by("-nodes", "active_digest")[:_MOST_HELD]]
     images = images_by_prefix(digests)
     known = [image for digest in digests if (image := images.get(digest[:8])) and _may_be_base(image, family)]
     return against(load(known[0].blob_id)) if known else None

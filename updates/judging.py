@@ -2,35 +2,26 @@
 
 Such a profile may want an image that was never shown perturbed slices, so nothing of the version is sent to its nodes; or
 one whose alignment no image has. The stored bytes are judged, what is missing is built, and verdicts that were reached stay.
-Jobs are leased as builds are.
 """
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from devices.models import HardwareProfile
 from fleet.audit.models import record
 from fleet.blobs.models import load
 from fleet.operations.wakeups import wake
 from updates import models, selectors
-from updates.builds import (
-    LEASE,
-    MAXIMUM_ATTEMPTS,
-    build_request,
-    give_up_refused_image,
-    renewing,
-    report_fields,
-    store_image,
-)
+from updates.builds import build_request, give_up_refused_image, report_fields, store_image
 from updates.fits import fit_images
+from updates.leases import MAXIMUM_ATTEMPTS, Work, held, work_off
 from updates.models import ModelImage, ModelVersion
 from updates.pipeline import build as pipeline
 from updates.pipeline.choice import noise_db
@@ -87,64 +78,36 @@ def judge_again(*, version_id: int, actor: str) -> ModelVersion:
 
 
 def judge_due(now: datetime, limit: int = 1) -> int:
-    """Judges up to `limit` versions that wait, or whose worker was lost; returns how many it ended."""
-    ended = 0
-    for _ in range(limit):
-        version = _lease(now)
-        if version is None:
-            return ended
-        if version.judge_again:
-            _judge(version, now)
-        ended += 1
-    return ended
+    """Judges up to `limit` versions that wait, or whose worker was lost; returns how many it ended. Raises as a build does."""
+    return work_off(_JUDGING, now, limit)
 
 
-def _lease(now: datetime) -> ModelVersion | None:
-    with transaction.atomic():
-        version = (
-            ModelVersion.objects.select_for_update(skip_locked=True, of=("self",))
-            .select_related("family")
-            .filter(judge_again=True)
-            .filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now))
-            .order_by("id")
-            .first()
-        )
-        if version is None:
-            return None
-        if version.attempts >= MAXIMUM_ATTEMPTS:
-            _end(version, refusal=f"It ended without a verdict {MAXIMUM_ATTEMPTS} times.")
-            return version
-        version.attempts, version.lease_until = version.attempts + 1, now + LEASE
-        version.save(update_fields=["attempts", "lease_until"])
-    return version
+def _give_up(version: ModelVersion) -> None:
+    _end(version, refusal=f"It ended without a verdict {MAXIMUM_ATTEMPTS} times.")
 
 
-def _judge(version: ModelVersion, now: datetime) -> None:
-    # The number of the attempt fences: a worker that lost its lease writes to no row.
-    mine = ModelVersion.objects.filter(pk=version.pk, judge_again=True, attempts=version.attempts)
-
+def _judge(version: ModelVersion, mine: QuerySet[ModelVersion], now: datetime) -> None:
     def report_progress(stage: str, fraction: float) -> None:
         mine.update(stage=stage, progress_percent=round(100 * fraction))
 
-    began = time.monotonic()
-    with renewing(lambda: mine.update(lease_until=now + timedelta(seconds=time.monotonic() - began) + LEASE)):
+    with held(mine, now):
         try:
             request = _request(selectors.version(version.pk))
             result = pipeline.build(request, report_progress) if request.profiles else None
             refusal = ""
         except Refused as refused:
             result, refusal = None, str(refused)
-        except BaseException:
-            mine.update(lease_until=now)
-            raise
         with transaction.atomic():
-            if held := mine.select_for_update(of=("self",)).select_related("family").first():
+            if current := mine.select_for_update(of=("self",)).select_related("family").first():
                 try:
                     with transaction.atomic():
-                        verdicts = _store(held, result) if result is not None else {}
+                        verdicts = _store(current, result) if result is not None else {}
                 except Refused as refused:  # an image that was built for an alignment could not be told in reports
                     verdicts, refusal = {}, str(refused)
-                _end(held, refusal=refusal, verdicts=verdicts)
+                _end(current, refusal=refusal, verdicts=verdicts)
+
+
+_JUDGING = Work(Q(judge_again=True), _judge, _give_up)
 
 
 def _request(version: ModelVersion) -> BuildRequest:

@@ -17,7 +17,7 @@ from fleet.audit.models import record
 from fleet.blobs.models import forget_unused, load, store
 from fleet.operations.services import observe
 from fleet.operations.wakeups import wake
-from updates.builds import LEASE, MAXIMUM_ATTEMPTS
+from updates.leases import LEASE, MAXIMUM_ATTEMPTS
 from updates.models import ModelFamily, ModelVersion, Patch
 from updates.patches.codec import PatchFailed, build_patch
 from updates.patches.decoders import READS

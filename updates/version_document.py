@@ -28,9 +28,12 @@ def version_document(version: ModelVersion) -> dict[str, Any]:
     for choice in choices:
         chosen[choice["digest"] or ""].append(choice["profile"])
     reports = {image.digest: image.validation for image in images if hasattr(image, "validation")}
+    # Of a compiled runtime nothing is known before its image is uploaded: that says nothing against the other images.
+    runtimes = {image.runtime for image in images}
+    of_runtimes = [one for one in choices if by_profile[one["profile"]][0][2].profile.runtime in runtimes]
     outcomes = [
         (one["profile"], "" if one["digest"] else one["reason"], _report(reports.get(one["digest"] or "")))
-        for one in choices
+        for one in of_runtimes or choices
     ]
     verdict, reasons = overall(outcomes)
     if version.refusal and not images:

@@ -78,13 +78,13 @@ CHECKS = {
     """,
     "{0} {1} waits for a worker since its lease ran out at {2}.": """
         SELECT 'Version', id, lease_until FROM updates_modelversion
-        WHERE state = 'building' AND lease_until < now() - interval '1 hour'
+        WHERE (state = 'building' OR judge_again) AND lease_until < now() - interval '1 hour'
         UNION ALL SELECT 'Patch', id, lease_until FROM updates_patch
         WHERE state = 'waiting' AND lease_until < now() - interval '1 hour' ORDER BY 1, 2
     """,
     "{0} {1} ended as {2} and still holds a lease.": """
         SELECT 'Version', id, state FROM updates_modelversion
-        WHERE state IN ('ready', 'refused') AND lease_until IS NOT NULL
+        WHERE state IN ('ready', 'refused') AND NOT judge_again AND lease_until IS NOT NULL
         UNION ALL SELECT 'Patch', id, state FROM updates_patch
         WHERE state IN ('ready', 'failed') AND lease_until IS NOT NULL ORDER BY 1, 2
     """,

@@ -13,29 +13,53 @@ from tests.integration.api.conftest import Caller
 from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from tests.integration.updates.campaigns.far_end import TrueNode
 from tests.integration.updates.campaigns.scene import Scene
+from updates.models import Campaign
 
 pytestmark = pytest.mark.django_db
 
 
 def test_a_batch_of_reports_confirms_the_nodes_that_prove_what_they_run(call: Caller) -> None:
-    scene = Scene(nodes=3, now=timezone.now())
+    scene = Scene(nodes=4, now=timezone.now())
     campaign = scene.tick(scene.campaign())
-    proving, claiming, quiet = scene.fleet
-    said = TrueNode(1, scene.new.digest, scene.old.digest).report(NodeState.CONFIRMED, campaign.sequence).encode().hex()
+    proving, lying, claiming, quiet = scene.fleet
+    said = _success(scene, campaign)
     batch = {
         "reports": [
             {"endpoint": proving.endpoint, "report": said, "holds": scene.new.digest},
+            {"endpoint": lying.endpoint, "report": said, "holds": scene.old.digest},
             {"endpoint": claiming.endpoint, "report": said},
         ]
     }
 
     for _ in range(2):
         response = call("operator", "POST", "/reports", batch)
-        assert (response.status_code, response.json()) == (202, {"taken": 2, "unknown": []})
+        assert (response.status_code, response.json()) == (202, {"taken": 3, "unknown": []})
     scene.drain()
 
     states = dict(campaign.node_updates.values_list("node__endpoint", "state"))
-    assert states == {proving.endpoint: "confirmed", claiming.endpoint: "failed", quiet.endpoint: "offered"}
+    assert states == {
+        proving.endpoint: "confirmed",
+        lying.endpoint: "failed",
+        claiming.endpoint: "offered",
+        quiet.endpoint: "offered",
+    }
+
+
+def test_a_claim_that_comes_before_its_proof_waits_for_it(call: Caller) -> None:
+    scene = Scene(nodes=1, now=timezone.now())
+    campaign = scene.tick(scene.campaign())
+    (node,) = scene.fleet
+
+    for said in ({"report": _success(scene, campaign)}, {"holds": scene.new.digest}):
+        call("operator", "POST", "/reports", {"reports": [{"endpoint": node.endpoint, **said}]})
+        scene.drain()
+
+    assert campaign.node_updates.get().state == "confirmed"
+
+
+def _success(scene: Scene, campaign: Campaign) -> str:
+    node = TrueNode(1, scene.new.digest, scene.old.digest)
+    return node.report(NodeState.CONFIRMED, campaign.sequence).encode().hex()
 
 
 def test_a_worker_takes_a_report_for_a_sign_of_life_at_the_time_when_it_was_heard(call: Caller) -> None:

@@ -100,6 +100,17 @@ def test_a_profile_of_a_compiling_runtime_is_told_what_it_takes() -> None:
     ]
 
 
+def test_a_profile_whose_image_was_not_compiled_yet_says_nothing_against_the_others() -> None:
+    version = factories.make_version()
+    refit(factories.make_profile(name="roomy"))
+    refit(factories.make_profile(name="st", runtime="stm32cubeai"))
+
+    found = version_document(version)
+
+    assert (found["verdict"], found["reasons"]) == ("passed", [])
+    assert {one["profile"]: one["digest"] is None for one in found["choices"]} == {"roomy": False, "st": True}
+
+
 def test_the_manifest_and_the_header_carry_the_guard_of_the_image() -> None:
     bounds = {"mean_low": -20, "mean_high": 30, "deviation_low": 4, "deviation_high": 90, "saturated_high": 10}
     threshold = {"per_mille": 644, "fallback_rate": 0.1, "error_rate": 0.1, "error_interval": [0.07, 0.14]}

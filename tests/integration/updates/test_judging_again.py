@@ -16,6 +16,7 @@ from fleet.audit.models import AuditEntry
 from tests import factories
 from tests.integration.api.conftest import Caller, call  # noqa: F401 - a fixture
 from tests.integration.frontend.conftest import sign_in  # noqa: F401 - a fixture
+from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from tests.integration.updates.test_version_builds import NOW, upload
 from updates.builds import build_due
 from updates.campaigns.eligibility import NodeKind, choose, images_of

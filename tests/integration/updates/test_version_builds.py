@@ -12,6 +12,7 @@ from django.db import connection
 
 from devices.models import HardwareProfile, KnownImage, Node
 from fleet.audit.models import AuditEntry
+from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from updates import builds
 from updates.builds import build_due
 from updates.models import Fit, ModelImage, ModelVersion

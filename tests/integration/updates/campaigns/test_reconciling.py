@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from devices.wire import Cause, NodeState
+from tests import factories
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns.reconcile import reconcile
 from updates.models import NodeUpdate, Tally, UpdateEvent
@@ -74,3 +79,29 @@ def test_the_check_for_two_open_updates_sees_what_the_index_forbids(scene: Scene
         cursor.execute("DROP INDEX one_open_update_a_node")
     NodeUpdate.objects.filter(campaign=second, node=scene.fleet[0]).update(state="offered")
     assert f"Node {scene.fleet[0].pk} has 2 open updates." in reconcile()
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.usefixtures("books_broken_on_purpose")
+@pytest.mark.parametrize(
+    ("fields", "lease", "said"),
+    [
+        ({"state": "building"}, None, "Version {0} is being built and nobody holds a lease."),
+        ({"state": "building"}, -2 * HOUR, "Version {0} waits for a worker since its lease ran out at {1}."),
+        ({"judge_again": True}, -2 * HOUR, "Version {0} waits for a worker since its lease ran out at {1}."),
+        ({}, HOUR, "Version {0} ended as ready and still holds a lease."),
+        ({"state": "refused"}, HOUR, "Version {0} ended as refused and still holds a lease."),
+        ({"state": "building"}, HOUR, None),
+        ({"judge_again": True}, HOUR, None),
+    ],
+)
+@pytest.mark.django_db
+def test_a_lease_of_a_version_is_found_where_it_is_stuck_and_not_where_a_worker_holds_it(
+    fields: dict[str, Any], lease: timedelta | None, said: str | None
+) -> None:
+    version = factories.make_version()
+    until = None if lease is None else timezone.now() + lease
+    type(version).objects.filter(pk=version.pk).update(lease_until=until, **fields)
+    assert reconcile() == ([] if said is None else [said.format(version.pk, until)])
