@@ -6,7 +6,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt requirements-convert.txt
 # The stamp's name is the hash of what it stands for: changed pins install again, a touched file does not.
 STAMP := .venv/installed-$(shell cat $(REQUIREMENTS) | sha256sum | cut -c1-16)
 PIN := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras
-.PHONY: help demo test test-browser test-first-half test-second-half test-long test-long-stories test-long-rest lint bench pins agent
+.PHONY: help demo test test-long test-long-stories test-long-rest lint bench pins agent
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,24 +26,24 @@ agent: $(STAMP)
 demo: agent ## Start everything and watch a campaign: make demo ARGS="--headless --nodes 300 --json"
 	$(BIN)/python -m demo $(ARGS)
 
-# Three processes side by side, each with servers of its own; with ARGS one that runs what they name. The browser waits most
-# of the time, so two cores have work for a third.
-FIRST_HALF := tests/integration/devices tests/integration/lorawan tests/integration/updates
+# Groups in processes of their own, each with its own servers, three at a time and the longest first; with ARGS one process
+# that runs what they name. The browser waits most of the time, so two cores have work for a third.
+GROUP_builds := tests/integration/api tests/integration/updates --ignore=tests/integration/updates/campaigns
+GROUP_campaigns := tests/integration/devices tests/integration/lorawan tests/integration/updates/campaigns
+GROUP_browser := tests/browser
+GROUP_screens := tests/integration/fleet tests/integration/frontend
+GROUP_rest := tests $(addprefix --ignore=,$(filter tests/%,$(GROUP_builds) $(GROUP_campaigns) $(GROUP_browser) $(GROUP_screens)))
+TEST_GROUPS := $(addprefix test-,builds campaigns browser rest screens)
 test: agent ## Run the tests (under 10 minutes): make test [ARGS="tests/unit -k name"]
 ifdef ARGS
 	$(BIN)/pytest -m "not long" $(ARGS)
 else
-	$(MAKE) --no-print-directory --jobs=3 test-browser test-first-half test-second-half
+	$(MAKE) --no-print-directory --jobs=3 --keep-going $(TEST_GROUPS)
 endif
 
-test-browser:
-	$(BIN)/pytest -m "not long" tests/browser
-
-test-first-half:
-	$(BIN)/pytest -m "not long" $(FIRST_HALF)
-
-test-second-half:
-	$(BIN)/pytest -m "not long" $(FIRST_HALF:%=--ignore=%) --ignore=tests/browser
+.PHONY: $(TEST_GROUPS)
+$(TEST_GROUPS): test-%:
+	$(BIN)/pytest -m "not long" $(GROUP_$*)
 
 # The stories wait for nodes most of the time, the rest computes.
 LONG_STORIES := tests/long/test_loss_costs_frames_and_hours.py tests/long/test_killing_everything.py

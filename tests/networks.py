@@ -152,7 +152,7 @@ def residual_cnn(seed: int = 3) -> Network:
         build.join(inner)
         build.add("Relu")
         channels = into
-    return _decide(build, 64, "residual-cnn", (3, 32, 32), 10)
+    return _decide(build, 64, "residual-cnn", (3, 16, 16), 10)
 
 
 def cnn_1d(seed: int = 4) -> Network:
@@ -179,7 +179,7 @@ def mobilenet(seed: int = 5) -> Network:
         if stride == 1 and into == channels:
             build.join(entry)
         channels = into
-    return _decide(build, 32, "mobilenet", (3, 48, 48), 2)
+    return _decide(build, 32, "mobilenet", (3, 32, 32), 2)
 
 
 def recurrent(seed: int = 6) -> Network:

@@ -22,7 +22,11 @@ from updates.builds import build_due
 from updates.models import Campaign, ModelImage, ModelVersion
 from updates.signer import installation_signer
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("stages_run_once"),
+]
 MODELS = Path(__file__).resolve().parents[2] / "demo" / "models"
 
 

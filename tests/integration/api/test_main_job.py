@@ -19,6 +19,8 @@ from tests.integration.api.conftest import Caller
 from updates.builds import build_due
 from updates.models import ModelVersion
 
+pytestmark = pytest.mark.usefixtures("stages_run_once")
+
 DEMO = Path(__file__).resolve().parents[3] / "demo" / "models"
 ONNX = (DEMO / "imu-1.0.onnx").read_bytes()
 CALIBRATION = (DEMO / "imu-calibration.npz").read_bytes()

@@ -125,24 +125,6 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: 
 
 
 @pytest.mark.usefixtures("migrated")
-@pytest.mark.parametrize("service", CHECKED)
-def test_a_service_passes_its_own_health_check_only_while_it_runs(
-    service: str, call: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    kind, *check = OURS[service]["healthcheck"]["test"]
-    assert kind == "CMD"
-
-    def healthy() -> bool:
-        done = subprocess.run(**call(service, check), capture_output=True, timeout=PATIENCE_S, check=False)
-        return done.returncode == 0
-
-    assert not healthy()
-    with run(call, service, tmp_path / "log") as process:
-        until(healthy, process, tmp_path / "log")
-    assert process.returncode == 0, (tmp_path / "log").read_text()
-
-
-@pytest.mark.usefixtures("migrated")
 def test_beat_wakes_every_queue_that_has_a_worker(call: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     queues = [match[1] for name in OURS if (match := re.search(r"-Q (\S+)", OURS[name]["command"]))]
     with Redis.from_url(os.environ["REDIS_URL"]) as broker:
@@ -160,6 +142,7 @@ def test_migrate_fills_an_empty_database(migrated: None, database_url: str) -> N
 
 def test_each_service_that_runs_on_is_checked_here() -> None:
     assert set(OURS) - set(CHECKED) == {"migrate"}
+    assert set(HEARTS) == set(CHECKED)
 
 
 HEARTS = {"web": ("web", ""), "beat": ("beat", ""), "lwm2m": ("gateway", "nbiot")} | {
@@ -168,10 +151,17 @@ HEARTS = {"web": ("web", ""), "beat": ("beat", ""), "lwm2m": ("gateway", "nbiot"
 
 
 @pytest.mark.usefixtures("migrated")
-@pytest.mark.parametrize("service", HEARTS)
-def test_a_service_says_that_it_lives_and_takes_leave_when_it_ends(
+@pytest.mark.parametrize("service", CHECKED)
+def test_a_service_says_that_it_lives_and_passes_its_own_health_check_only_while_it_runs(
     service: str, call: Callable[..., dict[str, Any]], database_url: str, tmp_path: Path
 ) -> None:
+    kind, *check = OURS[service]["healthcheck"]["test"]
+    assert kind == "CMD"
+
+    def healthy() -> bool:
+        done = subprocess.run(**call(service, check), capture_output=True, timeout=PATIENCE_S, check=False)
+        return done.returncode == 0
+
     def beats() -> bool:
         with psycopg.connect(database_url) as connection:
             rows = connection.execute("SELECT kind, serves FROM operations_heartbeat").fetchall()
@@ -179,7 +169,10 @@ def test_a_service_says_that_it_lives_and_takes_leave_when_it_ends(
 
     with psycopg.connect(database_url) as connection:
         connection.execute("DELETE FROM operations_heartbeat")  # a web process of an earlier test left its row
+    assert not healthy()
     with run(call, service, tmp_path / "log") as process:
         until(beats, process, tmp_path / "log")
+        until(healthy, process, tmp_path / "log")
+    assert process.returncode == 0, (tmp_path / "log").read_text()
     # A web process gets no last word from granian; its row shows its age, and goes after an hour.
     assert beats() == (service == "web")

@@ -11,6 +11,8 @@ from updates.fits import refit
 from updates.models import Fit
 from updates.pipeline.post_pass import misaligned_buffers
 
+pytestmark = pytest.mark.usefixtures("stages_run_once")
+
 SIZES = {"slot_bytes": 262_144, "sram_bytes": 131_072, "reserved_sram_bytes": 32_768}
 
 

@@ -16,7 +16,6 @@ from fleet.audit.models import AuditEntry
 from tests import factories
 from tests.integration.api.conftest import Caller, call  # noqa: F401 - a fixture
 from tests.integration.frontend.conftest import sign_in  # noqa: F401 - a fixture
-from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from tests.integration.updates.test_version_builds import NOW, upload
 from updates.builds import build_due
 from updates.campaigns.eligibility import NodeKind, choose, images_of
@@ -28,7 +27,7 @@ from updates.pipeline.validate import UNPROVED
 from updates.selectors import version as whole_version
 from updates.services import ensure_family
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stages_run_once")]
 SignIn = Callable[[Role], Client]
 ROOMY = {"slot_bytes": 262_144, "sram_bytes": 131_072, "reserved_sram_bytes": 32_768}
 

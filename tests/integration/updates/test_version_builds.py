@@ -12,11 +12,12 @@ from django.db import connection
 
 from devices.models import HardwareProfile, KnownImage, Node
 from fleet.audit.models import AuditEntry
-from tests.integration.updates.campaigns.conftest import books_are_right  # noqa: F401
 from updates import builds
 from updates.builds import build_due
 from updates.models import Fit, ModelImage, ModelVersion
 from updates.services import UploadConflict, UploadRefused, ensure_family, upload_version
+
+pytestmark = pytest.mark.usefixtures("stages_run_once")
 
 DEMO = Path(__file__).resolve().parents[3] / "demo" / "models"
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -46,6 +47,7 @@ def test_a_real_network_becomes_ready_with_fits_and_a_passed_validation(profiles
     assert build_due(NOW, 1) == 1
     version.refresh_from_db()
     assert (version.state, version.refusal, version.progress_percent, version.stage) == ("ready", None, 100, "done")
+    assert version.lease_until is None
     assert version.images.count() == 4
     assert list(Fit.objects.filter(rank=0, fits=True).values_list("profile__name", flat=True)) == ["roomy"]
     image = version.images.get(fits__profile__name="roomy", fits__rank=0)

@@ -7,6 +7,8 @@ import pytest
 from updates.pipeline.build import build
 from updates.pipeline.types import BuildRequest, BuildResult, Profile, Refused
 
+pytestmark = pytest.mark.usefixtures("stages_run_once")
+
 MODELS = Path(__file__).resolve().parents[4] / "demo" / "models"
 PROFILES = (
     Profile("roomy"),

@@ -7,6 +7,7 @@ import hashlib
 from functools import cache
 
 import numpy as np
+import pytest
 
 from tests.unit.updates.pipeline.models import (
     convolution_model,
@@ -22,6 +23,8 @@ from updates.patches.decoders import READS
 from updates.pipeline.build import build
 from updates.pipeline.convert import fp32_outputs
 from updates.pipeline.types import Against, BuildRequest, BuildResult, Profile, ValidationLimits
+
+pytestmark = pytest.mark.usefixtures("stages_run_once")
 
 PROFILES = (Profile("roomy"), Profile("none", slot_bytes=1024))
 

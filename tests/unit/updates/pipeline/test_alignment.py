@@ -13,6 +13,8 @@ from updates.pipeline import judge, post_pass
 from updates.pipeline.build import build
 from updates.pipeline.types import Image, Refused, TargetClass
 
+pytestmark = pytest.mark.usefixtures("stages_run_once")
+
 # Less than 16 bytes give the bytes of 16.
 ALIGNMENTS = (16, 32, 64)
 

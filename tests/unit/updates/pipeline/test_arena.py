@@ -12,6 +12,8 @@ from updates.pipeline.arena import Placement, place, plan
 from updates.pipeline.build import build
 from updates.pipeline.judge import interpreter
 
+pytestmark = pytest.mark.usefixtures("stages_run_once")
+
 
 @cache
 def image() -> tuple[bytes, int]:

@@ -13,6 +13,8 @@ from updates.pipeline.build import build
 from updates.pipeline.convert import find_layout, fp32_outputs, sqnr_db
 from updates.pipeline.types import BuildResult, Existing, Image, Refused, TargetClass, io_hash
 
+pytestmark = pytest.mark.usefixtures("stages_run_once")
+
 
 @pytest.fixture(scope="module")
 def labels() -> np.ndarray:

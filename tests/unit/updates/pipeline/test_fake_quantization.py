@@ -14,6 +14,8 @@ from updates.pipeline.check import check
 from updates.pipeline.convert import fp32_outputs, sqnr_db
 from updates.pipeline.types import BuildResult, Refused, TargetClass
 
+pytestmark = pytest.mark.usefixtures("stages_run_once")
+
 INPUT_SCALE, HIDDEN_SCALE = 0.08, 0.09
 # Far wider than the largest weight: calibration alone would never choose them.
 WIDE = 1.7

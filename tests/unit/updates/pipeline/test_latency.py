@@ -12,6 +12,8 @@ from updates.pipeline.evidence import Measured
 from updates.pipeline.latency import deadline_reason, estimate, judged, miss_reason, rate
 from updates.pipeline.types import Profile, Work
 
+pytestmark = pytest.mark.usefixtures("stages_run_once")
+
 M4 = Profile("m4", core="cortex-m4f", clock_hz=80_000_000)
 CONVOLUTION = Work("CONV_2D", macs=1_000_000, values=10_000, weight_bytes=1000, passes=1000)
 DENSE = Work("FULLY_CONNECTED", macs=1_000_000, values=1000, weight_bytes=1_000_000, passes=1)
