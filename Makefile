@@ -29,11 +29,12 @@ demo: agent ## Start everything and watch a campaign: make demo ARGS="--headless
 # Groups in processes of their own, each with its own servers, three at a time and the longest first; with ARGS one process
 # that runs what they name. The browser waits most of the time, so two cores have work for a third.
 GROUP_builds := tests/integration/api tests/integration/updates --ignore=tests/integration/updates/campaigns
-GROUP_campaigns := tests/integration/devices tests/integration/lorawan tests/integration/updates/campaigns
+GROUP_campaigns := tests/integration/lorawan tests/integration/updates/campaigns
 GROUP_browser := tests/browser
 GROUP_screens := tests/integration/fleet tests/integration/frontend
-GROUP_rest := tests $(addprefix --ignore=,$(filter tests/%,$(GROUP_builds) $(GROUP_campaigns) $(GROUP_browser) $(GROUP_screens)))
-TEST_GROUPS := $(addprefix test-,builds campaigns browser rest screens)
+GROUP_units := tests/unit
+GROUP_rest := tests $(addprefix --ignore=,$(filter tests/%,$(GROUP_builds) $(GROUP_campaigns) $(GROUP_browser) $(GROUP_screens) $(GROUP_units)))
+TEST_GROUPS := $(addprefix test-,builds campaigns browser screens units rest)
 test: agent ## Run the tests (under 10 minutes): make test [ARGS="tests/unit -k name"]
 ifdef ARGS
 	$(BIN)/pytest -m "not long" $(ARGS)

@@ -19,7 +19,7 @@ from devices.tasks import feed_lorawan
 from tests.integration.lorawan.conftest import Scene
 from tests.integration.lorawan.far_end import DOWNLINK_BYTES
 
-BUNDLE = random.Random(5).randbytes(2400)
+BUNDLE = random.Random(5).randbytes(1200)
 
 
 def state(delivery: Delivery) -> str:
@@ -127,13 +127,13 @@ def test_after_a_reset_to_another_image_the_bundle_of_that_base_follows(scene: S
 
 
 def test_a_fall_of_the_data_rate_sets_it_up_with_smaller_fragments(scene: Scene) -> None:
-    delivery = scene.offer(BUNDLE)
+    delivery = scene.offer(2 * BUNDLE)
     scene.run(lambda: len(scene.radio.seen_numbers) > 5)
     assert scene.radio.setup[4] == 239
     scene.radio.rate = 1
     scene.run(lambda: state(delivery) == "delivered")
     assert scene.radio.setup[4] == 48
-    assert scene.radio.block() == BUNDLE
+    assert scene.radio.block() == 2 * BUNDLE
 
 
 def test_a_limit_that_chirpstack_names_is_kept_to(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

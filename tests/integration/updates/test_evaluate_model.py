@@ -66,8 +66,16 @@ def evaluate(
     )
 
 
-def test_what_fits_and_passes_exits_0_with_the_document_and_the_images(files: Path) -> None:
-    done = evaluate(files, ROOMY, "--images", "images", "--json", "found.json")
+@pytest.fixture(scope="module")
+def plain(files: Path) -> subprocess.CompletedProcess[str]:
+    """An evaluation without a deployed image; its images and document are beside the files."""
+    return evaluate(files, ROOMY, "--images", "images", "--json", "found.json")
+
+
+def test_what_fits_and_passes_exits_0_with_the_document_and_the_images(
+    files: Path, plain: subprocess.CompletedProcess[str]
+) -> None:
+    done = plain
 
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.endswith("verdict: passed\n")
@@ -106,9 +114,9 @@ def test_one_miss_of_a_rare_catastrophe_and_a_profile_without_room_exit_1(files:
     assert "bytes, the slot 1024: make the model" in found["reasons"][0]
 
 
+@pytest.mark.usefixtures("plain")
 def test_against_a_deployed_image_there_is_a_curve(files: Path) -> None:
-    assert evaluate(files, ROOMY, "--images", "before").returncode == 0
-    base = next((files / "before").glob("*int8-fc-per-tensor*"))
+    base = next((files / "images").glob("*int8-fc-per-tensor*"))
 
     done = evaluate(files, ROOMY, "--against", str(base), "--images", "after", "--json", "curve.json")
 
@@ -120,17 +128,18 @@ def test_against_a_deployed_image_there_is_a_curve(files: Path) -> None:
     assert all((files / "after" / one["file"]).exists() for one in found["curve"])
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("plain")
 def test_the_class_and_the_contract_of_the_deployed_image_are_kept(files: Path) -> None:
     """Both kinds of int8 are alike here and the frugal one would win; int16 inputs would be less noisy than either."""
-    assert evaluate(files, ROOMY, "--images", "alike", "--json", "alike.json").returncode == 0
-    found = json.loads((files / "alike.json").read_text())
+    found = json.loads((files / "found.json").read_text())
     [free] = found["choices"]
     noise = {(one["target"]["precision"], one["target"]["granularity"]): one["sqnr_db"] for one in free["alternatives"]}
     assert free["alternatives"][0]["target"]["precision"] == "int16x8"
     assert abs(noise["int8", "fc-per-tensor"] - noise["int8", "fc-per-channel"]) < 0.5
     base = next(one["file"] for one in found["images"] if one["granularity"] == "fc-per-channel")
 
-    done = evaluate(files, ROOMY, "--against", f"alike/{base}", "--json", "kept.json")
+    done = evaluate(files, ROOMY, "--against", f"images/{base}", "--json", "kept.json")
 
     assert done.returncode == 0, done.stdout
     [kept] = json.loads((files / "kept.json").read_text())["choices"]

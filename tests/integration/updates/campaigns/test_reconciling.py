@@ -92,7 +92,11 @@ HOUR = timedelta(hours=1)
         ({"state": "building"}, -2 * HOUR, "Version {0} waits for a worker since its lease ran out at {1}."),
         ({"judge_again": True}, -2 * HOUR, "Version {0} waits for a worker since its lease ran out at {1}."),
         ({}, HOUR, "Version {0} ended as ready and still holds a lease."),
-        ({"state": "refused", "refusal": {"message": "too large"}}, HOUR, "Version {0} ended as refused and still holds a lease."),
+        (
+            {"state": "refused", "refusal": {"code": "crashed"}},
+            HOUR,
+            "Version {0} ended as refused and still holds a lease.",
+        ),
         ({"state": "building"}, HOUR, None),
         ({"judge_again": True}, HOUR, None),
     ],

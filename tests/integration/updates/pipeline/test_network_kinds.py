@@ -30,7 +30,7 @@ TARGETS = (
 def request(network: Network, targets: tuple[TargetClass, ...] = TARGETS) -> BuildRequest:
     return BuildRequest(
         onnx=network.onnx,
-        calibration=npz(inputs=network.inputs(96, seed=1)),
+        calibration=npz(inputs=network.inputs(64, seed=1)),
         evaluation=npz(inputs=network.inputs(100, seed=2)),
         targets=targets,
         profiles=(ROOMY, Profile("small", sram_bytes=40 * 1024)),

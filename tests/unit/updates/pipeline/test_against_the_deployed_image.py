@@ -87,6 +87,7 @@ def test_a_profile_that_it_does_not_fit_gets_none() -> None:
     assert built().choices[1].digest is None
 
 
+@pytest.mark.long
 def test_a_limit_that_no_point_keeps_leaves_the_plain_image() -> None:
     limits = ValidationLimits(minimum_class_samples=0, curve_accuracy_drop=-1.0)
 

@@ -127,7 +127,7 @@ def test_a_clipping_trained_range_is_kept_against_what_calibration_sees():
     assert output.quantization.scale[0] == pytest.approx(0.004, rel=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["int16x8", "int4"])
+@pytest.mark.parametrize("precision", [pytest.param("int16x8", marks=pytest.mark.long), "int4"])
 def test_other_precisions_of_a_trained_model_are_integer_only_too(precision):
     built = build(request(trained_model(), targets=(TargetClass(precision=precision),)), lambda stage, fraction: None)
 

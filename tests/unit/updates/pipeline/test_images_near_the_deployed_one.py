@@ -79,7 +79,9 @@ def patch_bytes(base: bytes, image: bytes) -> int:
     return len(encode_patch(base, image, profile=Profile.L).data)
 
 
-@pytest.mark.parametrize("kind", ["ds_cnn", "cnn_1d", pytest.param("fc_autoencoder", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kind", ["cnn_1d", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("ds_cnn", "fc_autoencoder"))]
+)
 def test_the_dearer_a_bit_the_smaller_the_patch_and_the_larger_the_error(kind):
     base, plain, near = scene(kind)
     _, second, _, fresh = floats(kind)
