@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,9 +21,18 @@ from tests.unit.updates.pipeline.models import (
 )
 from updates.patches.codec import build_patch
 from updates.patches.decoders import READS
+from updates.pipeline.bench import Bench
 from updates.pipeline.build import build
 from updates.pipeline.convert import fp32_outputs
-from updates.pipeline.types import Against, BuildRequest, BuildResult, Profile, ValidationLimits
+from updates.pipeline.types import (
+    Against,
+    BuildRequest,
+    BuildResult,
+    Image,
+    Profile,
+    ValidationLimits,
+    ValidationReport,
+)
 
 pytestmark = pytest.mark.usefixtures("stages_run_once")
 
@@ -85,6 +95,32 @@ def test_the_exact_bytes_that_ship_were_validated_on_perturbed_samples_too() -> 
 
 def test_a_profile_that_it_does_not_fit_gets_none() -> None:
     assert built().choices[1].digest is None
+
+
+def test_after_a_slice_failed_the_next_patch_is_a_third_larger_and_the_plain_image_goes_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = {image.digest for image in build(wanted(retrained()), lambda stage, done: None).images}
+    prove, tried = Bench.proved, list[str]()
+
+    def near_ones_fail(bench: Bench, image: Image) -> ValidationReport:
+        report = prove(bench, image)
+        if image.digest in plain:
+            return report
+        tried.append(image.digest)
+        return dataclasses.replace(report, verdict="failed")
+
+    monkeypatch.setattr(Bench, "proved", near_ones_fail)
+    limits = ValidationLimits(minimum_class_samples=0, curve_accuracy_drop=1.0)
+    result = build(wanted(retrained(), against=against(deployed()), limits=limits), lambda stage, done: None)
+
+    bytes_of = {point.digest: point.patch_bytes for point in result.curve}
+    sizes = [bytes_of[digest] for digest in tried]
+    assert 2 <= len(sizes) <= 3
+    assert sizes[0] == min(bytes_of.values())
+    assert all(later >= 1.3 * size for size, later in pairwise(sizes))
+    assert {image.digest for image in result.images} == plain
+    assert [one.strength for one in result.curve if one.chosen] == [0]
 
 
 @pytest.mark.long
