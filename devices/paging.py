@@ -78,14 +78,19 @@ def _page(matching: QuerySet[Node], sort: str, start: Cursor, limit: int, thorou
     ids: list[int] = []
     gathered = False
     for part, order in _parts(sort, start):
-        page = _walked(matching, part, order, SHORT_STRETCH, limit - len(ids))
-        if page is None and not gathered:
+        wanted = limit - len(ids)
+        page, whole = _walked(matching, part, order, SHORT_STRETCH, wanted)
+        # Twice as many as are wanted, if it goes on like this.
+        promising = len(page) * STRETCH >= 2 * wanted * SHORT_STRETCH
+        if not whole and promising:
+            page, whole = _walked(matching, part, order, STRETCH, wanted)
+        if not whole and not gathered:
             gathered = True
             if (few := _few(matching)) is not None:
                 return _in_order(_among(Node.objects.all(), few), sort, start, limit)
-        if page is None:
-            page = _walked(matching, part, order, STRETCH, limit - len(ids))
-        if page is None:
+        if not whole and not promising:
+            page, whole = _walked(matching, part, order, STRETCH, wanted)
+        if not whole:
             if not thorough:
                 raise TakesTheWholeFleet
             return _in_order(matching, sort, start, limit)
@@ -128,8 +133,8 @@ UNION ALL (SELECT id, place FROM stretch WHERE id IN ({matching}) ORDER BY place
 
 def _walked(
     matching: QuerySet[Node], part: QuerySet[Node], order: list[OrderBy], length: int, limit: int
-) -> list[int] | None:
-    """None where a stretch of this length does not fill the page and is not the last."""
+) -> tuple[list[int], bool]:
+    """Those found on a stretch of this length, and whether they are all of the page: it is full, or this is the last."""
     stretch, stretched = part.order_by(*order).values("pk")[:length].query.sql_with_params()
     # Where the stretch stands in the filter, the planner knows of how few nodes it speaks.
     among = matching.order_by().filter(pk__in=RawSQL("SELECT id FROM stretch", [])).values("pk")
@@ -139,7 +144,7 @@ def _walked(
         rows = cursor.fetchall()
     (walked,) = (number for pk, number in rows if pk is None)
     ids = [pk for _, pk in sorted((place, pk) for pk, place in rows if pk is not None)]
-    return ids if len(ids) == limit or walked < length else None
+    return ids, len(ids) == limit or walked < length
 
 
 def _few(matching: QuerySet[Node]) -> list[int] | None:
