@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limits: dict[str, tuple[str, float]] = module.LIMITS
     more = {}
     if chosen.models is not None:
+        if not hasattr(module, "limits_with"):
+            print(f"benchmark {chosen.name} brings its own networks: leave --models out", file=sys.stderr)
+            return 2
         more = {"models": chosen.models}
         limits = limits | module.limits_with(chosen.models)
     figures: dict[str, float] = module.run(chosen.n, **more)
