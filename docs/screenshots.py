@@ -28,6 +28,7 @@ PAGES = {
     "patches": ("/patches/", ""),
     "servers": ("/network-servers/", ""),
     "plan": ("/campaigns/1/plan/", ""),
+    "builder": ("/campaigns/new/", ""),
     "campaign": ("/campaigns/1/", ""),
     "audit": ("/audit/", ""),
     "status": ("/status/", ""),
