@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from django.db import transaction
 
 from devices.models import LinkEventKind
 from devices.wire import Cause, NodeState
 from tests.integration.updates.campaigns.scene import Scene
 from updates.campaigns import actions
+from updates.campaigns.reconcile import reconcile
 from updates.campaigns.transitions import move
 from updates.models import Campaign, NodeUpdate, UpdateEvent
 from updates.states import OPEN_STATES, Actor
@@ -83,24 +85,30 @@ def brought_to(scene: Scene, state: S) -> tuple[NodeUpdate, Campaign]:
     return update, campaign
 
 
-@pytest.mark.parametrize("saying", SAYINGS)
 @pytest.mark.parametrize("state", list(S))
-def test_each_report_in_each_state_moves_as_written_and_counts_right(scene: Scene, state: S, saying: str) -> None:
+def test_each_report_in_each_state_moves_as_written_and_counts_right(scene: Scene, state: S) -> None:
     update, campaign = brought_to(scene, state)
-    events = UpdateEvent.objects.count()
+    for saying in SAYINGS:
+        with transaction.atomic():
+            says_twice(scene, update, campaign, saying)
+            transaction.set_rollback(True)  # the next saying finds the same state
+
+
+def says_twice(scene: Scene, update: NodeUpdate, campaign: Campaign, saying: str) -> None:
+    state, events = S(update.state), UpdateEvent.objects.count()
     for _ in range(2):
         SAYINGS[saying](scene, update, campaign)
     scene.drain()
-    update.refresh_from_db()
+    after = NodeUpdate.objects.select_related("node").get(pk=update.pk)
     expected = FROM_OPEN[saying].get(state, state) if state in OPEN_STATES else state
     if state == S.SILENT:
         expected = FROM_SILENT[saying]
-    assert update.state == expected
-    assert UpdateEvent.objects.count() == events + (expected != state), "said twice, it is one transition"
+    assert after.state == expected, saying
+    assert UpdateEvent.objects.count() == events + (expected != state), f"{saying}, twice: it is one transition"
     held = {"runs the target": scene.new.digest, "runs the old one": scene.old.digest}.get(saying)
     if held:
-        update.node.refresh_from_db()
-        assert update.node.active_digest == held, "what it holds is known whatever the state"
+        assert after.node.active_digest == held, "what it holds is known whatever the state"
+    assert reconcile() == [], saying
 
 
 def test_after_an_abort_a_node_that_was_given_up_still_says_how_it_ended(scene: Scene) -> None:
