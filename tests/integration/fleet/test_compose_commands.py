@@ -148,10 +148,14 @@ def test_each_service_that_runs_on_is_checked_here() -> None:
 HEARTS = {"web": ("web", ""), "beat": ("beat", ""), "lwm2m": ("gateway", "nbiot")} | {
     f"worker-{queue}": ("worker", queue) for queue in ("pipeline", "campaigns", "links")
 }
+# The command of `worker-links` for another queue.
+OTHER_WORKERS = ("worker-pipeline", "worker-campaigns")
 
 
 @pytest.mark.usefixtures("migrated")
-@pytest.mark.parametrize("service", CHECKED)
+@pytest.mark.parametrize(
+    "service", [pytest.param(name, marks=pytest.mark.long if name in OTHER_WORKERS else ()) for name in CHECKED]
+)
 def test_a_service_says_that_it_lives_and_passes_its_own_health_check_only_while_it_runs(
     service: str, call: Callable[..., dict[str, Any]], database_url: str, tmp_path: Path
 ) -> None:

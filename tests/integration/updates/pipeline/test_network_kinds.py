@@ -18,6 +18,9 @@ from updates.pipeline.convert import baseline
 from updates.pipeline.types import BuildRequest, BuildResult, Profile, Refused, TargetClass, ValidationLimits
 
 SUPPORTED = {kind.__name__: kind for kind in KINDS if kind is not recurrent}
+LONG = ("residual_cnn", "mobilenet")
+EACH = [pytest.param(kind, marks=pytest.mark.long if kind in LONG else ()) for kind in SUPPORTED]
+CONVOLUTIONAL = [kind for kind in EACH if kind.values != ("fc_autoencoder",)]
 ROOMY = Profile("roomy", slot_bytes=512 * 1024, sram_bytes=512 * 1024)
 TARGETS = (
     TargetClass(),
@@ -51,7 +54,7 @@ def noise(kind: str) -> dict[tuple[str, str], float]:
     }
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", EACH)
 def test_what_a_profile_gets_passes_perturbed_too_and_int8_fits_where_there_is_room(kind):
     result = built(kind)
     choice = result.choices[0]
@@ -65,7 +68,7 @@ def test_what_a_profile_gets_passes_perturbed_too_and_int8_fits_where_there_is_r
     assert {"clean", "noise-10db", "dropouts", "clipping"} <= {one.name for one in report.slices}
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", EACH)
 def test_what_no_profile_gets_did_not_meet_perturbed_samples_and_is_not_said_to_pass(kind):
     result = built(kind)
     chosen = {choice.digest for choice in result.choices}
@@ -76,14 +79,14 @@ def test_what_no_profile_gets_did_not_meet_perturbed_samples_and_is_not_said_to_
             assert [one.name for one in report.slices] == ["clean"]
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", EACH)
 def test_every_precision_is_integers_alone(kind):
     for image in built(kind).images:
         post_pass.check_integer(image.data)
         assert image.input_type == ("int16" if image.target.precision == "int16x8" else "int8")
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", EACH)
 def test_an_image_tells_the_class_that_it_was_built_for(kind):
     for image in built(kind).images:
         assert post_pass.class_of(image.data) == (image.target.precision, image.target.granularity)
@@ -99,7 +102,7 @@ def test_what_is_no_integer_image_has_no_class():
             post_pass.class_of(data)
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", EACH)
 def test_more_bits_are_less_noise(kind):
     found = noise(kind)
 
@@ -107,7 +110,7 @@ def test_more_bits_are_less_noise(kind):
     assert found["int16x8", "fc-per-tensor"] > found["int8", "fc-per-tensor"] - 0.5
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", EACH)
 def test_four_bit_weights_are_smaller_and_depthwise_weights_keep_eight(kind):
     images = {image.target.precision: image for image in built(kind).images[1:]}
 
@@ -124,7 +127,7 @@ def test_four_bit_weights_are_smaller_and_depthwise_weights_keep_eight(kind):
     }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SUPPORTED if kind != "fc_autoencoder"])
+@pytest.mark.parametrize("kind", CONVOLUTIONAL)
 def test_the_arena_of_a_convolutional_network_is_at_most_a_tenth_above_what_tflm_needs(kind):
     result = built(kind)
     for image in result.images[:3]:

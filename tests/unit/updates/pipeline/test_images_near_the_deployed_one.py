@@ -97,7 +97,9 @@ def test_the_dearer_a_bit_the_smaller_the_patch_and_the_larger_the_error(kind):
     assert noise[0] > sqnr_db(wanted, decisive_outputs(base, fresh)) + 3, noise
 
 
-@pytest.mark.parametrize("precision", ["int8", "int16x8", "int4"])
+@pytest.mark.parametrize(
+    "precision", ["int8", *(pytest.param(other, marks=pytest.mark.long) for other in ("int16x8", "int4"))]
+)
 def test_an_image_runs_in_tflm_and_is_the_same_bytes_every_time(precision):
     base, plain, near = scene("ds_cnn", precision)
     image = near.rounded(1.0).image
