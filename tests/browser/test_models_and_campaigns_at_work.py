@@ -174,7 +174,7 @@ def roll_out(page: Page, address: str, folder: Path) -> None:
         nodes=nodes,
         gateways=[GatewaySpec("0016c001f153a14c", duty_cycle=False)],
     )
-    with BackgroundChirpStack(folder, field, time_scale=240.0) as chirpstack:
+    with BackgroundChirpStack(folder, field, time_scale=60.0) as chirpstack:
         page.goto(f"{address}/network-servers/new/")
         for name, value in (("name", "field"), ("target", chirpstack.address), ("token", chirpstack.token)):
             page.fill(f"#id_{name}", value)
@@ -198,7 +198,7 @@ def roll_out(page: Page, address: str, folder: Path) -> None:
         page.click("button:has-text('Approve and start')")
         page.wait_for_selector("#live-campaign")
         with worker(Campaign.objects.get().pk):
-            page.wait_for_selector("#verdict:has-text('Finished')", timeout=120_000)
+            page.wait_for_selector("#verdict:has-text('Finished')", timeout=200_000)
     assert "2 of 2 nodes" in page.inner_text("#verdict")
     look(page, "rolled-out", 1280)
     assert set(Node.objects.values_list("active_digest", flat=True)) == {image.digest}
