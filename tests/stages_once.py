@@ -1,8 +1,8 @@
 """`stages_run_once`: a stage of the pipeline that gets what it got before in this run gives what it gave.
 
 Most tests of builds, verdicts and screens begin with the same few networks, and converting and quantizing those again took
-a third of the whole run. What a stage gives depends on its arguments and files alone: test_build.py and test_alignment.py
-hold it to that, by runs that this does not touch.
+more than a third of the time of all tests. What a stage gives depends on its arguments and files alone: test_build.py and
+test_alignment.py hold it to that, by runs that this does not touch.
 """
 
 from __future__ import annotations
