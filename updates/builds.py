@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, QuerySet
 
 from devices.models import FirmwareBuild, HardwareProfile, KnownImage, Node
 from devices.services import PrefixClash, register_image
@@ -81,15 +81,20 @@ def _build(version: ModelVersion, mine: QuerySet[ModelVersion], now: datetime) -
         try:
             result = pipeline.build(build_request(version), report_progress)
             with transaction.atomic():
-                if current := mine.select_for_update(of=("self",)).select_related("family").first():
+                if current := mine.select_for_update(of=("self",)).first():
                     _store(current, result, clock())
         except Refused as refused:
             with transaction.atomic():
-                if current := mine.select_for_update(of=("self",)).select_related("family").first():
+                if current := mine.select_for_update(of=("self",)).first():
                     _refuse(current, **vars(refused))
 
 
-_BUILDING = Work(Q(state__in=[VersionState.UPLOADED, VersionState.BUILDING]), _build, _give_up, _begin)
+_BUILDING = Work(
+    ModelVersion.objects.select_related("family").filter(state__in=[VersionState.UPLOADED, VersionState.BUILDING]),
+    _build,
+    _give_up,
+    _begin,
+)
 
 
 def build_request(version: ModelVersion) -> BuildRequest:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from devices.models import HardwareProfile
 from fleet.audit.models import record
@@ -98,7 +98,7 @@ def _judge(version: ModelVersion, mine: QuerySet[ModelVersion], now: datetime) -
         except Refused as refused:
             result, refusal = None, str(refused)
         with transaction.atomic():
-            if current := mine.select_for_update(of=("self",)).select_related("family").first():
+            if current := mine.select_for_update(of=("self",)).first():
                 try:
                     with transaction.atomic():
                         verdicts = _store(current, result) if result is not None else {}
@@ -107,7 +107,7 @@ def _judge(version: ModelVersion, mine: QuerySet[ModelVersion], now: datetime) -
                 _end(current, refusal=refusal, verdicts=verdicts)
 
 
-_JUDGING = Work(Q(judge_again=True), _judge, _give_up)
+_JUDGING = Work(ModelVersion.objects.select_related("family").filter(judge_again=True), _judge, _give_up)
 
 
 def _request(version: ModelVersion) -> BuildRequest:

@@ -1,4 +1,4 @@
-"""Work on model versions that any worker takes up under a lease: one that was killed loses its lease, never the work."""
+"""Work on versions and patches that any worker takes up under a lease: one that was killed loses its lease, never the work."""
 
 from __future__ import annotations
 
@@ -8,64 +8,63 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 
-from updates.models import ModelVersion
+from updates.models import ModelVersion, Patch
 
 LEASE = timedelta(minutes=2)
 RENEW_EVERY_S = 20.0
 MAXIMUM_ATTEMPTS = 3
+Row = TypeVar("Row", ModelVersion, Patch)
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is done for versions that `waiting` finds, until it finds them no more.
+class Work(Generic[Row]):
+    """What is done for each of the rows that wait, until they wait no more.
 
-    `do` gets the version and its own rows: the number of the attempt fences, a worker that lost its lease writes to none.
-    `give_up` ends a version whose last attempt was lost too, in the transaction that finds it.
+    `do` gets the row and a query for it: the number of the attempt fences, a worker that lost its lease finds none.
+    `give_up` ends a row whose last attempt was lost too, in the transaction that finds it.
     """
 
-    waiting: Q
-    do: Callable[[ModelVersion, QuerySet[ModelVersion], datetime], None]
-    give_up: Callable[[ModelVersion], None]
+    waiting: QuerySet[Row]
+    do: Callable[[Row, QuerySet[Row], datetime], None]
+    give_up: Callable[[Row], None]
     at_begin: Callable[[datetime], dict[str, Any]] = field(default=lambda now: {})
 
 
-def work_off(work: Work, now: datetime, limit: int) -> int:
-    """Takes up to `limit` versions that wait, or whose worker was lost; returns how many it ended. Raises what `do` does."""
+def work_off(work: Work[Row], now: datetime, limit: int) -> int:
+    """Takes up to `limit` rows that wait, or whose worker was lost; returns how many it ended. Raises what `do` does."""
     for ended in range(limit):
-        version, exhausted = _lease(work, now)
-        if version is None:
+        row, exhausted = _lease(work, now)
+        if row is None:
             return ended
         if not exhausted:
-            work.do(version, ModelVersion.objects.filter(work.waiting, pk=version.pk, attempts=version.attempts), now)
+            work.do(row, work.waiting.filter(pk=row.pk, attempts=row.attempts), now)
     return limit
 
 
-def _lease(work: Work, now: datetime) -> tuple[ModelVersion | None, bool]:
-    """The next version, and whether it had no attempt left and has been given up."""
+def _lease(work: Work[Row], now: datetime) -> tuple[Row | None, bool]:
+    """The next row, and whether it had no attempt left and has been given up."""
     with transaction.atomic():
-        version = (
-            ModelVersion.objects.select_for_update(skip_locked=True, of=("self",))
-            .select_related("family")
-            .filter(work.waiting)
+        row = (
+            work.waiting.select_for_update(skip_locked=True, of=("self",))
             .filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now))
             .order_by("id")
             .first()
         )
-        if version is None:
+        if row is None:
             return None, False
-        if version.attempts >= MAXIMUM_ATTEMPTS:
-            work.give_up(version)
-            return version, True
-        values = {"attempts": version.attempts + 1, "lease_until": now + LEASE, **work.at_begin(now)}
+        if row.attempts >= MAXIMUM_ATTEMPTS:
+            work.give_up(row)
+            return row, True
+        values = {"attempts": row.attempts + 1, "lease_until": now + LEASE, **work.at_begin(now)}
         for name, value in values.items():
-            setattr(version, name, value)
-        version.save(update_fields=list(values))
-    return version, False
+            setattr(row, name, value)
+        row.save(update_fields=list(values))
+    return row, False
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from typing import Any
 import structlog
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import Q, QuerySet
 
 from fleet.audit.models import record
 from fleet.blobs.models import forget_unused, load, store
 from fleet.operations.services import observe
 from fleet.operations.wakeups import wake
-from updates.leases import LEASE, MAXIMUM_ATTEMPTS
+from updates.leases import MAXIMUM_ATTEMPTS, Work, work_off
 from updates.models import ModelFamily, ModelVersion, Patch
 from updates.patches.codec import PatchFailed, build_patch
 from updates.patches.decoders import READS
@@ -201,41 +201,16 @@ def build_patch_again(*, patch_id: int, actor: str) -> Patch:
 
 def build_patches_due(now: datetime, limit: int = 1) -> int:
     """Builds up to `limit` patches that wait, or whose worker was lost; returns how many it ended."""
-    ended = 0
-    for _ in range(limit):
-        patch = _lease_patch(now)
-        if patch is None:
-            return ended
-        if patch.state == PatchState.WAITING:
-            _build_patch(patch, now)
-        ended += 1
-    return ended
+    return work_off(_BUILDING_PATCHES, now, limit)
 
 
-def _lease_patch(now: datetime) -> Patch | None:
-    with transaction.atomic():
-        patch = (
-            Patch.objects.select_for_update(skip_locked=True, of=("self",))
-            .select_related("base", "target")
-            .filter(state=PatchState.WAITING)
-            .filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now))
-            .order_by("id")
-            .first()
-        )
-        if patch is None:
-            return None
-        if patch.attempts >= MAXIMUM_ATTEMPTS:
-            patch.state, patch.lease_until = PatchState.FAILED, None
-            patch.failure = patch.failure or f"The build ended without a patch {MAXIMUM_ATTEMPTS} times."
-        else:
-            patch.attempts, patch.lease_until = F("attempts") + 1, now + LEASE
-        patch.save(update_fields=["state", "failure", "attempts", "lease_until"])
-        patch.refresh_from_db(fields=["attempts"])
-    return patch
+def _give_up_patch(patch: Patch) -> None:
+    patch.state, patch.lease_until = PatchState.FAILED, None
+    patch.failure = patch.failure or f"The build ended without a patch {MAXIMUM_ATTEMPTS} times."
+    patch.save(update_fields=["state", "lease_until", "failure"])
 
 
-def _build_patch(patch: Patch, now: datetime) -> None:
-    mine = Patch.objects.filter(pk=patch.pk, state=PatchState.WAITING, attempts=patch.attempts)
+def _build_patch(patch: Patch, mine: QuerySet[Patch], now: datetime) -> None:
     began = time.monotonic()
     try:
         built = build_patch(load(patch.base.blob_id), load(patch.target.blob_id), decodable=READS[patch.decoder])
@@ -258,3 +233,8 @@ def _build_patch(patch: Patch, now: datetime) -> None:
         )
         if not taken:  # another worker took it up, or it was collected meanwhile
             forget_unused([blob.digest])
+
+
+_BUILDING_PATCHES = Work(
+    Patch.objects.select_related("base", "target").filter(state=PatchState.WAITING), _build_patch, _give_up_patch
+)
